@@ -1,0 +1,32 @@
+//! Step 3: the root file system.
+//!
+//! An image is in essence a rootfs: a directory with everything that a program expects below
+//! `/`. This crate lays a writable layer over it, puts /proc, /sys and /dev in, makes it the
+//! root of the mount namespace, and lets go of the host's tree.
+//!
+//! The map of this crate:
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`args`](Args) | `--rootfs`, `--volume`, `--workdir` |
+//! | [`image`](Image) | `host`, or any directory |
+//! | [`mount`](Mount) | a mount as OCI's config.json has it, and the default ones |
+//! | [`rootfs`](Rootfs) | the order of work: open, pivot, attach, hide |
+//! | [`root`](Root) | paths inside the image, resolved inside the image |
+//! | [`devices`](create_devices) | /dev |
+//! | [`sys`] | the kernel's mount calls, one function each |
+
+mod args;
+mod devices;
+mod image;
+mod mount;
+mod root;
+mod rootfs;
+pub mod sys;
+
+pub use args::{Args, Volume};
+pub use devices::create_devices;
+pub use image::{Image, Layer, write_skeleton};
+pub use mount::{Mount, default_mounts};
+pub use root::Root;
+pub use rootfs::{MASKED_PATHS, READONLY_PATHS, Rootfs};

@@ -1,0 +1,43 @@
+//! Step 3: a program in new namespaces, in a cgroup, with a root file system of its own.
+//!
+//! `cargo run -p step03-rootfs -- --rootfs host --volume .:/src:ro /bin/sh`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use step01_namespaces::{Child, Program, Signals};
+
+/// Run a program in new namespaces, with limits, in its own root file system
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(flatten)]
+    namespaces: step01_namespaces::Args,
+    #[command(flatten)]
+    rootfs: step03_rootfs::Args,
+    #[command(flatten)]
+    program: Program,
+}
+
+fn main() -> ExitCode {
+    step01_namespaces::exit(run(&step01_namespaces::parse()))
+}
+
+fn run(cli: &Cli) -> Result<u8> {
+    let signals = Signals::block()?;
+    let namespaces = cli.namespaces.namespaces()?;
+    let rootfs = cli.rootfs.rootfs(namespaces)?;
+
+    // The child's side: in the new namespaces, once the parent has said Go.
+    let mut child = Child::spawn(namespaces, None, || {
+        namespaces.set_up(&cli.namespaces.hostname)?;
+        rootfs.enter()?;
+        Ok(cli.program.command())
+    })?;
+
+    // The parent's side: on the host, while the child waits.
+    child.map_ids()?;
+    child.go()?;
+    child.wait(&signals)
+}
