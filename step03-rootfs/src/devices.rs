@@ -1,5 +1,6 @@
 //! /dev: exactly the nodes that docker gives a container.
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -7,8 +8,10 @@ use anyhow::{Context as _, Result};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use step01_namespaces::in_user_namespace;
 
+use crate::{Root, sys};
+
 /// Name, major and minor number: linux/Documentation/admin-guide/devices.txt.
-pub(crate) const NODES: [(&str, u64, u64); 6] = [
+const NODES: [(&str, u64, u64); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
@@ -27,17 +30,38 @@ const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "ptmx"), // the container's own devpts, not the host's
 ];
 
-/// Fills the fresh tmpfs on /dev. Call it in the container's root.
-pub fn create_devices() -> Result<()> {
-    let dev = Path::new("/dev");
-    if !in_user_namespace() {
-        let usual = umask(Mode::empty()); // these are to be writable by everybody
-        for (name, major, minor) in NODES {
-            let mode = Mode::from_bits_truncate(0o666);
-            mknod(&dev.join(name), SFlag::S_IFCHR, mode, makedev(major, minor))
-                .with_context(|| format!("cannot make the device /dev/{name}"))?;
+/// From the host's view: the nodes, each as a mount of its own, attached to nothing yet.
+///
+/// Root in the container has CAP_MKNOD, as in docker: it could make a node for the host's disk.
+/// So every mount of the container is `nodev`, also the tmpfs on /dev, and only these six single
+/// files are not: other nodes can be made, but not opened.
+///
+/// mknod(2) is not for user namespaces; there the host's own nodes are bound. As root we make
+/// new ones, in `area`: root in the container could chmod(2) the host's.
+pub(crate) fn open_nodes(area: &Path) -> Result<Vec<OwnedFd>> {
+    let bind_hosts = in_user_namespace();
+    let usual = umask(Mode::empty()); // they are to be writable by everybody
+    let open = |(name, major, minor)| {
+        if bind_hosts {
+            return sys::open_tree(&Path::new("/dev").join(name), false);
         }
-        umask(usual);
+        let node = area.join(name);
+        mknod(&node, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))?;
+        sys::open_tree(&node, false)
+    };
+    let nodes =
+        NODES.map(|node| open(node).with_context(|| format!("cannot make /dev/{}", node.0)));
+    umask(usual);
+    nodes.into_iter().collect()
+}
+
+/// From the container's view: fills the fresh tmpfs on /dev.
+pub(crate) fn attach_nodes(nodes: &[OwnedFd], root: &Root) -> Result<()> {
+    let dev = Path::new("/dev");
+    for ((name, ..), node) in NODES.iter().zip(nodes) {
+        let place = root.file(&dev.join(name))?;
+        sys::move_mount(node.as_fd(), place.as_fd())
+            .with_context(|| format!("cannot put /dev/{name} into its place"))?;
     }
     for (target, name) in LINKS {
         symlink(target, dev.join(name)).with_context(|| format!("cannot link /dev/{name}"))?;

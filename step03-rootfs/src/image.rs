@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::Mount;
+use crate::{Mount, Root};
 
 /// Where a container's root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,14 @@ impl Image {
         })?;
         ensure!(path.is_dir(), "no such image: {text} is not a directory");
         Ok(Self::Directory(path))
+    }
+
+    /// The directory at the bottom of `/`, or `None` for a skeleton that is still to be written.
+    pub(crate) fn open(&self) -> Result<Option<Root>> {
+        match self {
+            Self::Host => Ok(None),
+            Self::Directory(path) => Root::open(path).map(Some),
+        }
     }
 
     /// The layers above the root: for `host` the directories of the host that hold programs.

@@ -12,8 +12,9 @@
 //! | [`image`](Image) | `host`, or any directory |
 //! | [`mount`](Mount) | a mount as OCI's config.json has it, and the default ones |
 //! | [`rootfs`](Rootfs) | the order of work: open, pivot, attach, hide |
+//! | `staging` | overlays, and the tmpfs that takes what the container writes |
 //! | [`root`](Root) | paths inside the image, resolved inside the image |
-//! | [`devices`](create_devices) | /dev |
+//! | `devices` | /dev: six nodes, and no way to add one |
 //! | [`sys`] | the kernel's mount calls, one function each |
 
 mod args;
@@ -22,10 +23,10 @@ mod image;
 mod mount;
 mod root;
 mod rootfs;
+mod staging;
 pub mod sys;
 
 pub use args::{Args, Volume};
-pub use devices::create_devices;
 pub use image::{Image, Layer, write_skeleton};
 pub use mount::{Mount, default_mounts};
 pub use root::Root;

@@ -34,10 +34,11 @@ impl Mount {
         }
     }
 
-    /// A bind mount of the host's `source`, with all that is mounted below it.
+    /// A bind mount of the host's `source`, with all that is mounted below it. Device nodes in
+    /// it cannot be opened: see the file devices.rs.
     #[must_use]
     pub fn bind(source: &Path, destination: &Path, read_only: bool) -> Self {
-        let mut options = vec!["rbind".to_owned()];
+        let mut options = vec!["rbind".to_owned(), "nodev".to_owned()];
         options.extend(read_only.then(|| "ro".to_owned()));
         Self {
             destination: destination.into(),
@@ -143,7 +144,7 @@ pub fn default_mounts(namespaces: Namespaces) -> Vec<Mount> {
         } else {
             bind("/proc")
         },
-        Mount::new("tmpfs", "/dev", "nosuid,strictatime,mode=755,size=65536k"),
+        Mount::new("tmpfs", "/dev", "nosuid,nodev,strictatime,mode=755,size=65536k"),
         Mount::new(
             "devpts",
             "/dev/pts",
@@ -161,14 +162,6 @@ pub fn default_mounts(namespaces: Namespaces) -> Vec<Mount> {
     }
     if namespaces.contains(Namespace::Cgroup) && owns(Namespace::Net) && is_cgroup_v2() {
         mounts.push(Mount::new("cgroup2", "/sys/fs/cgroup", "nosuid,noexec,nodev,ro"));
-    }
-    if rootless {
-        // mknod(2) is not for user namespaces, so the host's own nodes are bound. As root we
-        // make new ones instead: root in the container could chmod(2) the host's.
-        mounts.extend(crate::devices::NODES.iter().map(|(name, ..)| {
-            let path = Path::new("/dev").join(name);
-            Mount { options: vec!["bind".into()], ..Mount::bind(&path, &path, false) }
-        }));
     }
     mounts
 }
