@@ -10,9 +10,10 @@ use crate::{Namespace, Namespaces};
 
 /// Which namespaces are new, and what the container is called in them.
 #[derive(clap::Args, Debug, Clone)]
+#[group(skip)]
 pub struct Args {
     /// The container's host name
-    #[arg(long, value_name = "NAME", default_value = "container", value_parser = hostname)]
+    #[arg(long, value_name = "NAME", default_value = "container", value_parser = parse_hostname)]
     pub hostname: String,
 
     /// Share this namespace with the host instead of making a new one (may be repeated)
@@ -46,6 +47,7 @@ impl Args {
 
 /// The program to run in the container.
 #[derive(clap::Args, Debug, Clone)]
+#[group(skip)]
 pub struct Program {
     /// The program to run in the container, with its arguments
     #[arg(
@@ -69,7 +71,7 @@ impl Program {
 
 /// Checks a host name: the kernel takes up to 64 bytes of anything (`__NEW_UTS_LEN`,
 /// sethostname(2)), but only RFC 1123's letters, digits, dots and hyphens work as a name.
-pub(crate) fn hostname(name: &str) -> Result<String> {
+pub fn parse_hostname(name: &str) -> Result<String> {
     ensure!(
         (1..=64).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')

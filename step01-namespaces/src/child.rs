@@ -278,8 +278,17 @@ fn explain_clone(namespaces: Namespaces, errno: Errno) -> anyhow::Error {
     anyhow!("cannot make the new namespaces: {} ({why})", io::Error::from(errno))
 }
 
+/// pidfd_open(2): a process by its number; readable when it has ended.
+pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let fd = Errno::result(fd)?;
+    // SAFETY: the kernel has just made this fd for us, close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(|_| Errno::EBADF)?) })
+}
+
 /// pidfd_send_signal(2).
-fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> nix::Result<()> {
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> nix::Result<()> {
     let no_info = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: the fd is borrowed and thus open; a null siginfo is allowed and means kill(2)'s.
     let result = unsafe {

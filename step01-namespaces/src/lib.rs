@@ -24,8 +24,8 @@ mod message;
 mod namespace;
 mod signals;
 
-pub use args::{Args, Program};
-pub use child::{Child, Prepared};
+pub use args::{Args, Program, parse_hostname};
+pub use child::{Child, Prepared, pidfd_open, pidfd_send_signal};
 pub use failure::{Failure, exit, parse};
 pub use idmap::{in_user_namespace, write_id_maps};
 pub use message::{Channel, Message};

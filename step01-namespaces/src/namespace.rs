@@ -56,9 +56,10 @@ impl Namespace {
         }
     }
 
-    /// The flag that makes clone3(2) create one.
+    /// The flag by which clone3(2) creates one, and setns(2) joins one.
     // ANCHOR: flags
-    fn flag(self) -> i32 {
+    #[must_use]
+    pub fn flag(self) -> i32 {
         match self {
             Self::Mnt => libc::CLONE_NEWNS, // the first one, from 2002: "the" new namespace
             Self::Uts => libc::CLONE_NEWUTS,

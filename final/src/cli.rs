@@ -1,0 +1,207 @@
+//! The command line, with docker's names.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use step02_cgroups::{Cpus, Cpuset, Memory};
+use step03_rootfs::Volume;
+use step05_nat::Publish;
+
+/// A container runtime made of five steps
+#[derive(Parser, Debug)]
+#[command(name = "final", version)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What can be done.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Run a program in a new container
+    Run(Box<RunArgs>),
+    /// Run a program in a running container
+    Exec(ExecArgs),
+    /// List containers
+    Ps(PsArgs),
+    /// Send a signal to a container's first process
+    Kill(KillArgs),
+    /// Remove containers
+    Rm(RmArgs),
+    /// Clean up after containers whose runtime was killed
+    Gc,
+}
+
+/// `run [OPTIONS] [IMAGE [COMMAND...]]`
+#[derive(Args, Debug, Clone)]
+#[command(disable_help_flag = true, override_usage = "final run [OPTIONS] [IMAGE [COMMAND...]]")]
+pub struct RunArgs {
+    /// A name for the container; without it, its id
+    #[arg(long, value_parser = crate::store::parse_name)]
+    pub name: Option<String>,
+
+    /// The container's host name; without it, its id
+    #[arg(long, short = 'h', value_name = "NAME", value_parser = step01_namespaces::parse_hostname)]
+    pub hostname: Option<String>,
+
+    /// Most memory, in bytes or with b, k, m, g behind it; swap is off
+    #[arg(long, short, value_name = "SIZE")]
+    pub memory: Option<Memory>,
+
+    /// Most processor time, in processors: 0.5 is half of one
+    #[arg(long, value_name = "NUMBER")]
+    pub cpus: Option<Cpus>,
+
+    /// Most processes (and threads)
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub pids_limit: Option<u64>,
+
+    /// The processors that it may run on: 0-2,4
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<Cpuset>,
+
+    /// The network; `bridge` needs root, and is root's default
+    #[arg(long, alias = "network", value_name = "MODE")]
+    pub net: Option<Net>,
+
+    #[command(flatten)]
+    pub bridge: step04_bridge_veth::Args,
+
+    /// Make a container's port reachable at a port of the host (may be repeated)
+    #[arg(long, short, value_name = "[ADDR:]HOST:CONTAINER[/tcp|udp]")]
+    pub publish: Vec<Publish>,
+
+    /// Mount a file or directory of the host in the container (may be repeated)
+    #[arg(long, short, value_name = "SRC:DST[:ro]", value_parser = Volume::parse)]
+    pub volume: Vec<Volume>,
+
+    /// Set an environment variable, or pass on the caller's (may be repeated)
+    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = parse_env)]
+    pub env: Vec<String>,
+
+    /// The working directory in the container
+    #[arg(long, short, value_name = "DIR", default_value = "/")]
+    pub workdir: PathBuf,
+
+    /// Remove the container when its program ends
+    #[arg(long)]
+    pub rm: bool,
+
+    #[command(flatten)]
+    pub stdio: StdioArgs,
+
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+
+    /// The image, `host` or a directory, and the program to run in it
+    #[arg(value_name = "IMAGE [COMMAND...]", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub image_and_command: Vec<OsString>,
+}
+
+/// `-i` and `-t`.
+#[derive(Args, Debug, Clone, Copy)]
+#[group(skip)]
+pub struct StdioArgs {
+    /// Pass on our standard input
+    #[arg(long, short)]
+    pub interactive: bool,
+
+    /// Give the program a terminal of its own
+    #[arg(long, short)]
+    pub tty: bool,
+}
+
+/// Which network namespace, and what is in it.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Net {
+    /// Its own, with an eth0 on our bridge, and NAT to the world
+    Bridge,
+    /// Its own, with only the loopback interface
+    None,
+    /// The host's
+    Host,
+}
+
+impl Net {
+    /// As the command line and config.json have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::None => "none",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// `exec [OPTIONS] CONTAINER COMMAND...`
+#[derive(Args, Debug, Clone)]
+pub struct ExecArgs {
+    #[command(flatten)]
+    pub stdio: StdioArgs,
+
+    /// Set an environment variable, or pass on the caller's (may be repeated)
+    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = parse_env)]
+    pub env: Vec<String>,
+
+    /// The working directory in the container; without it, the container's
+    #[arg(long, short, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+
+    /// Name, id, or the beginning of an id
+    pub container: String,
+
+    /// The program to run, with its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+/// `ps [-a] [-q]`
+#[derive(Args, Debug, Clone)]
+pub struct PsArgs {
+    /// Also containers that have ended
+    #[arg(long, short)]
+    pub all: bool,
+
+    /// Only the ids
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `kill [-s SIGNAL] CONTAINER...`
+#[derive(Args, Debug, Clone)]
+pub struct KillArgs {
+    /// The signal, by name or number
+    #[arg(long, short, default_value = "KILL", value_parser = crate::verbs::kill::parse_signal)]
+    pub signal: nix::sys::signal::Signal,
+
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
+
+/// `rm [-f] CONTAINER...`
+#[derive(Args, Debug, Clone)]
+pub struct RmArgs {
+    /// Kill it first if it is running
+    #[arg(long, short)]
+    pub force: bool,
+
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
+
+/// `NAME=VALUE`, or `NAME` for the caller's value: nothing if the caller has none, as docker.
+fn parse_env(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some(("", _)) | None if text.is_empty() || text.starts_with('=') => {
+            Err("an environment variable needs a name: NAME=VALUE or NAME".into())
+        }
+        Some(_) => Ok(text.to_owned()),
+        None => Ok(std::env::var(text).map_or_else(|_| String::new(), |value| format!("{text}={value}"))),
+    }
+}

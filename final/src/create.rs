@@ -1,0 +1,49 @@
+//! The life cycle, the parent's side: from a bundle to an exit status, in order.
+
+use anyhow::Result;
+use step01_namespaces::{Child, Signals};
+use step02_cgroups::Cgroup;
+use step04_bridge_veth::Network;
+use step05_nat::Nat;
+
+use crate::bundle::Bundle;
+use crate::cli::Net;
+use crate::init::init;
+use crate::store::Container;
+use crate::terminal;
+
+/// Runs the container of this bundle to its end, and returns its exit status.
+///
+/// Everything made on the host is owned by a guard. They are dropped in the reverse order of
+/// their making: child, NAT, network, cgroup; so an error at any line undoes the lines before it.
+// ANCHOR: run
+pub fn run(container: &mut Container, bundle: &Bundle, signals: &Signals) -> Result<u8> {
+    let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
+    let network =
+        if bundle.net == Net::Bridge { Some(Network::join(&bundle.bridge)?) } else { None };
+    let _nat = match &network {
+        Some(network) => Some(Nat::install(network, &bundle.publish)?),
+        None => None,
+    };
+
+    let mut child = Child::spawn(bundle.namespaces, cgroup.fd(), || {
+        init(bundle, &bundle.rootfs, network.as_ref())
+    })?;
+
+    // While the child waits for Go: what can only be done from outside.
+    child.map_ids()?;
+    cgroup.join(child.pid())?;
+    if let Some(network) = &network {
+        network.plug(child.pid())?;
+    }
+    container.started(child.pid())?;
+    let status = match child.go()? {
+        Some(master) => {
+            terminal::relay(&mut child, master, bundle.process.interactive, signals)?
+        }
+        None => child.wait(signals)?,
+    };
+    cgroup.report(status);
+    Ok(status)
+}
+// ANCHOR_END: run

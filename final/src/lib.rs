@@ -1,0 +1,30 @@
+//! A container runtime, composed of the five steps.
+//!
+//! `final run` turns flags and an image into an OCI bundle: a directory with a `config.json`
+//! (OCI runtime-spec). Everything below that line reads only the bundle. The map:
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`verbs`] | what each verb does: `run`, `ps`, `exec`, `kill`, `rm`, `gc` |
+//! | [`spec`] | flags + image -> config.json |
+//! | [`bundle`] | config.json -> what the steps need to know |
+//! | [`create`] | the life cycle, the parent's side, in order |
+//! | [`init`] | the life cycle, the child's side, in order |
+//! | [`process`] | how a process becomes one of the container's: for `init` and for `exec` |
+//! | [`security`] | capabilities, seccomp, rlimits, keyring |
+//! | [`terminal`] | the container's terminal and the user's |
+//! | [`etc`] | /etc/hosts, /etc/hostname, /etc/resolv.conf |
+//! | [`store`] | what is on disk about each container |
+
+pub mod bundle;
+pub mod cli;
+pub mod create;
+pub mod etc;
+pub mod init;
+pub mod process;
+pub mod security;
+pub mod spec;
+pub mod store;
+pub mod terminal;
+pub mod verbs;

@@ -1,0 +1,18 @@
+//! The container runtime's binary: `cargo run -p final -- run`.
+
+use std::process::ExitCode;
+
+use runtime::cli::{Cli, Verb};
+use runtime::verbs::{exec, gc, kill, ps, rm, run};
+
+fn main() -> ExitCode {
+    let cli: Cli = step01_namespaces::parse();
+    step01_namespaces::exit(match cli.verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Exec(args) => exec::run(&args),
+        Verb::Ps(args) => ps::run(&args),
+        Verb::Kill(args) => kill::run(&args),
+        Verb::Rm(args) => rm::run(&args),
+        Verb::Gc => gc::run(),
+    })
+}

@@ -1,0 +1,312 @@
+//! What is on disk about each container: one directory, held by the lock of its runtime.
+//!
+//! The lock (flock(2) on the directory) is how everybody tells a living container from one whose
+//! runtime was killed: the kernel drops it with the process, whatever that one died of.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::{ErrorKind, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::unistd::{Pid, geteuid};
+use serde::{Deserialize, Serialize};
+use step01_namespaces::pidfd_open;
+
+/// What is known about a container beside its config.json; kept in `state.json`.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct State {
+    /// 64 hexadecimal digits, as docker's.
+    pub id: String,
+    /// The user's name for it, or the short id.
+    pub name: String,
+    /// As the user wrote it.
+    pub image: String,
+    /// The program with its arguments.
+    pub command: Vec<String>,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Remove it when it ends.
+    pub rm: bool,
+    /// Published ports, as docker shows them.
+    pub ports: Vec<String>,
+    /// Its first process, once it runs.
+    pub process: Option<Process>,
+    /// Its exit status, once it has ended.
+    pub exited: Option<u8>,
+}
+
+/// A process that cannot be confused with a later one of the same number.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// As the host sees it.
+    pub pid: i32,
+    /// In clock ticks since boot: field 22 of /proc/PID/stat (proc_pid_stat(5)).
+    pub start_time: u64,
+}
+
+impl Process {
+    /// The process with this number now.
+    pub fn of(pid: Pid) -> Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+            .with_context(|| format!("no process {pid}"))?;
+        // The name, field 2, may hold spaces and parentheses: count from its end.
+        let start_time = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
+            .with_context(|| format!("cannot read /proc/{pid}/stat"))?;
+        Ok(Self { pid: pid.as_raw(), start_time })
+    }
+}
+
+/// The directory of all containers.
+#[derive(Debug)]
+pub struct Store(PathBuf);
+
+impl Store {
+    /// Opens it: below /run as root, in the user's own run directory otherwise.
+    pub fn open() -> Result<Self> {
+        let base = if geteuid().is_root() {
+            PathBuf::from("/run")
+        } else {
+            let fallback = || format!("/tmp/container-workshop-{}", geteuid());
+            std::env::var("XDG_RUNTIME_DIR").unwrap_or_else(|_| fallback()).into()
+        };
+        let path = base.join("container-workshop/containers");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot make the state directory {}", path.display()))?;
+        // In /tmp another user could have been there first.
+        let owner = fs::metadata(&path)?.uid();
+        ensure!(
+            owner == geteuid().as_raw(),
+            "the state directory {} belongs to user {owner}, not to us",
+            path.display()
+        );
+        Ok(Self(path))
+    }
+
+    /// Where the bundle of container `id` will be.
+    #[must_use]
+    pub fn bundle_of(&self, id: &str) -> PathBuf {
+        self.0.join(id)
+    }
+
+    /// Makes a container's directory. What it returns removes it again, unless told to keep it.
+    pub fn create(&self, state: State) -> Result<Container> {
+        let _lock = self.lock()?;
+        if let Some(other) = self.list()?.into_iter().find(|c| c.state.name == state.name) {
+            bail!(
+                "the name {:?} is in use by container {}; remove it first (final rm {}) or choose \
+                 another",
+                state.name,
+                other.state.short_id(),
+                other.state.name
+            );
+        }
+        let path = self.bundle_of(&state.id);
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        let lock = File::open(&path)?;
+        lock.try_lock().context("a new directory is locked already")?;
+        let container = Container { path, state, lock: Some(lock), keep: false };
+        container.save()?;
+        Ok(container)
+    }
+
+    /// All containers, oldest first, without taking any.
+    pub fn list(&self) -> Result<Vec<Container>> {
+        let mut found = Vec::new();
+        let entries = fs::read_dir(&self.0).with_context(|| format!("cannot read {}", self.0.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            // One that is just being made or removed has no state.json: it is not there yet, or
+            // no longer. What a killed runtime left of it is swept.
+            if let Ok(text) = fs::read_to_string(path.join("state.json")) {
+                let state = serde_json::from_str(&text)
+                    .with_context(|| format!("cannot read {}/state.json", path.display()))?;
+                found.push(Container { path, state, lock: None, keep: true });
+            }
+        }
+        found.sort_by(|a, b| (a.state.created, &a.state.id).cmp(&(b.state.created, &b.state.id)));
+        Ok(found)
+    }
+
+    /// The container with this name, or id, or with an id that begins so.
+    pub fn find(&self, text: &str) -> Result<Container> {
+        let mut all = self.list()?;
+        if let Some(exact) = all.iter().position(|c| c.state.name == text || c.state.id == text) {
+            return Ok(all.swap_remove(exact));
+        }
+        all.retain(|container| !text.is_empty() && container.state.id.starts_with(text));
+        match all.len() {
+            0 => bail!("no such container: {text}"),
+            1 => Ok(all.remove(0)),
+            n => bail!("{n} containers have an id that begins with {text}: give more of it"),
+        }
+    }
+
+    /// Settles what killed runtimes left here: their containers died with them.
+    pub fn sweep(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        for mut container in self.list()? {
+            let lock = File::open(&container.path)?;
+            if container.state.exited.is_none() && lock.try_lock().is_ok() {
+                container.keep = !container.state.rm;
+                container.finish(137)?; // what a shell says of a process that SIGKILL ended
+            }
+        }
+        for entry in fs::read_dir(&self.0)? {
+            let path = entry?.path();
+            if path.is_dir() && !path.join("state.json").exists() {
+                fs::remove_dir_all(&path)?; // nobody is making it now: we hold the lock
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<File> {
+        let lock = File::open(&self.0)?;
+        lock.lock().with_context(|| format!("cannot lock {}", self.0.display()))?;
+        Ok(lock)
+    }
+}
+
+/// A container's directory. Dropping it removes it, unless it is to be kept.
+#[derive(Debug)]
+pub struct Container {
+    path: PathBuf,
+    /// What is known about it.
+    pub state: State,
+    /// Held by the runtime of the container, and by nobody who only looks.
+    lock: Option<File>,
+    keep: bool,
+}
+
+impl Container {
+    /// The bundle: the directory with config.json.
+    #[must_use]
+    pub fn bundle(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether its runtime is there: then it runs, or is just about to start or to end.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.state.exited.is_none()
+            && File::open(&self.path)
+                .is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Its first process, held by a pidfd, so that it cannot become another.
+    pub fn first_process(&self) -> Result<(Pid, OwnedFd)> {
+        let running = || {
+            let process = self.state.process.filter(|_| self.is_alive())?;
+            let pid = Pid::from_raw(process.pid);
+            let pidfd = pidfd_open(pid).ok()?;
+            // The number could have been given away between our reading it and the pidfd; the
+            // start time tells.
+            (Process::of(pid).ok()? == process).then_some((pid, pidfd))
+        };
+        running().with_context(|| format!("the container {} is not running", self.state.name))
+    }
+
+    /// Waits until its runtime has ended, and removes the directory.
+    pub fn remove_when_ended(mut self) -> Result<()> {
+        match File::open(&self.path) {
+            Ok(file) => file.lock()?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {} // --rm was faster
+            Err(error) => return Err(error.into()),
+        }
+        self.keep = false;
+        Ok(())
+    }
+
+    /// Notes the first process.
+    pub fn started(&mut self, pid: Pid) -> Result<()> {
+        self.state.process = Some(Process::of(pid)?);
+        self.save()
+    }
+
+    /// Notes the exit status; the directory stays if it is not `--rm`.
+    pub fn finish(&mut self, status: u8) -> Result<()> {
+        self.state.exited = Some(status);
+        self.state.process = None;
+        self.keep = !self.state.rm;
+        if self.keep { self.save() } else { Ok(()) }
+    }
+
+    /// Writes state.json under another name first: who reads it sees the old one or the new one.
+    fn save(&self) -> Result<()> {
+        let (path, new) = (self.path.join("state.json"), self.path.join("state.json.new"));
+        fs::write(&new, serde_json::to_vec_pretty(&self.state)?)
+            .and_then(|()| fs::rename(&new, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                eprintln!("cannot remove {}: {error}", self.path.display());
+            }
+            _ => drop(self.lock.take()), // last, so that who waits for it finds nothing
+        }
+    }
+}
+
+impl State {
+    /// The state of a container that is about to be made.
+    #[must_use]
+    pub fn new(id: String, name: Option<String>, image: String, command: Vec<String>) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            name: name.unwrap_or_else(|| id[..12].to_owned()),
+            id,
+            image,
+            command,
+            created: now.as_secs(),
+            rm: false,
+            ports: Vec::new(),
+            process: None,
+            exited: None,
+        }
+    }
+
+    /// The first 12 digits, which docker shows.
+    #[must_use]
+    pub fn short_id(&self) -> &str {
+        &self.id[..12]
+    }
+}
+
+/// A new id: 64 random hexadecimal digits.
+pub fn new_id() -> Result<String> {
+    let mut bytes = [0; 32];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("cannot read /dev/urandom")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Checks a name with docker's rule; it also keeps paths and control characters out.
+pub fn parse_name(name: &str) -> Result<String> {
+    let mut bytes = name.bytes();
+    ensure!(
+        name.len() <= 128
+            && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
+            && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)),
+        "a container's name has up to 128 letters, digits, _ . and -, and begins with a letter or digit"
+    );
+    Ok(name.to_owned())
+}

@@ -1,0 +1,224 @@
+//! Two terminals: the container's own, and the one that the user sits at.
+//!
+//! Passing on the user's terminal itself would let a program in the container type commands into
+//! it (ioctl_tty(2), TIOCSTI). So the container gets a new pair from its own devpts (pty(7)), and
+//! we copy bytes between the pair's master side and the user.
+
+use std::io::{self, IsTerminal as _, Read as _, Write as _, stdin, stdout};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use step01_namespaces::{Child, Signals};
+use step03_rootfs::{Root, sys};
+
+/// The child's side: opens a new terminal in the container and makes it the standard input,
+/// output and error and the controlling terminal of this process, a session leader. Returns the
+/// master side, which is for the parent.
+// ANCHOR: open
+pub fn open_in_container() -> Result<OwnedFd> {
+    let size = window_size(stdin().as_fd());
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = open("/dev/pts/ptmx", flags, Mode::empty())
+        .context("cannot open a terminal in the container")?;
+    let slave = unlock_and_open_slave(master.as_fd()).context("cannot open the terminal")?;
+    if let Some(size) = size {
+        // Before the program starts: it may ask for the size but once.
+        set_window_size(master.as_fd(), &size);
+    }
+    dup2_stdin(&slave)?;
+    dup2_stdout(&slave)?;
+    dup2_stderr(&slave)?;
+    make_controlling(slave.as_fd()).context("cannot make it the controlling terminal")?;
+    Ok(master)
+}
+// ANCHOR_END: open
+
+/// Makes /dev/console the container's terminal, as docker does: init systems write there.
+pub fn bind_console(root: &Root) -> Result<()> {
+    let terminal = sys::open_tree(Path::new("/dev/pts/0"), false)?;
+    let place = root.file(Path::new("/dev/console"))?;
+    sys::move_mount(terminal.as_fd(), place.as_fd()).context("cannot put /dev/console in place")
+}
+
+/// The user's terminal in raw mode: every key goes to the container, Ctrl-C among them.
+/// Dropping it restores the mode.
+pub struct RawMode(Termios);
+
+impl RawMode {
+    /// Switches it on, if the standard input is a terminal.
+    pub fn enter() -> Result<Option<Self>> {
+        if !stdin().is_terminal() {
+            return Ok(None);
+        }
+        let before = tcgetattr(stdin()).context("cannot read the terminal's mode")?;
+        let mut raw = before.clone();
+        cfmakeraw(&mut raw);
+        tcsetattr(stdin(), SetArg::TCSADRAIN, &raw).context("cannot set the terminal's mode")?;
+        Ok(Some(Self(before)))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        if let Err(error) = tcsetattr(stdin(), SetArg::TCSADRAIN, &self.0) {
+            eprintln!("cannot restore the terminal: {error}; type: stty sane");
+        }
+    }
+}
+
+/// The parent's side: copies between the user and the container's terminal until the program
+/// ends, and returns its exit status. `input`: whether our standard input goes in.
+// ANCHOR: relay
+pub fn relay(child: &mut Child, master: OwnedFd, input: bool, signals: &Signals) -> Result<u8> {
+    let _raw = if input { RawMode::enter()? } else { None };
+    // Neither side may block us: a program that does not read must not keep us from writing out.
+    let mut master = File::from(master);
+    fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+    let mut pending = Vec::new(); // typed, but not yet taken by the container
+    let (mut input, mut output) = (input, true);
+    loop {
+        let wanted = |wanted: bool, flag| if wanted { flag } else { PollFlags::empty() };
+        let read = wanted(output, PollFlags::POLLIN);
+        let write = wanted(output && !pending.is_empty(), PollFlags::POLLOUT);
+        let mut fds = vec![
+            PollFd::new(child.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        let user = stdin();
+        if input && pending.is_empty() {
+            fds.push(PollFd::new(user.as_fd(), PollFlags::POLLIN));
+        }
+        if output {
+            fds.push(PollFd::new(master.as_fd(), read | write));
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            result => result.context("cannot wait for the terminal")?,
+        };
+        let ended = fds[0].any() == Some(true);
+        let typed = fds.get(2).is_some_and(|fd| {
+            input && pending.is_empty() && fd.any() == Some(true)
+        });
+        drop(fds);
+
+        if typed {
+            input = read_some(&mut user.lock(), &mut pending)?;
+        }
+        if output {
+            send(&mut master, &mut pending)?;
+            output = copy_out(&mut master)?;
+        }
+        pass_on_signals(child, signals, master.as_fd())?;
+        if ended {
+            return child.reap();
+        }
+    }
+}
+// ANCHOR_END: relay
+
+/// A changed window is told to the container's terminal, which tells the program; all other
+/// signals are for the program itself.
+fn pass_on_signals(child: &Child, signals: &Signals, master: BorrowedFd<'_>) -> Result<()> {
+    while let Some(arrived) = signals.next()? {
+        if arrived.signal != Signal::SIGWINCH {
+            child.kill(arrived.signal)?;
+        } else if let Some(size) = window_size(stdin().as_fd()) {
+            set_window_size(master, &size);
+        }
+    }
+    Ok(())
+}
+
+/// Reads once; false at the end of file.
+fn read_some(from: &mut impl io::Read, into: &mut Vec<u8>) -> Result<bool> {
+    let mut buffer = [0; 4096];
+    match from.read(&mut buffer) {
+        Ok(len) => {
+            into.extend(&buffer[..len]);
+            Ok(len > 0)
+        }
+        Err(error) if is_momentary(&error) => Ok(true),
+        // The terminal is gone (its window was closed): SIGHUP is on its way.
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(false),
+        Err(error) => Err(error).context("cannot read the standard input"),
+    }
+}
+
+/// Writes as much as the container's terminal takes now.
+fn send(master: &mut File, pending: &mut Vec<u8>) -> Result<()> {
+    match if pending.is_empty() { Ok(0) } else { master.write(pending) } {
+        Ok(len) => drop(pending.drain(..len)),
+        Err(error) if is_momentary(&error) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => pending.clear(),
+        Err(error) => return Err(error).context("cannot write to the container's terminal"),
+    }
+    Ok(())
+}
+
+/// Shows all that the program has written so far; false when its terminal is closed (EIO).
+fn copy_out(master: &mut File) -> Result<bool> {
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        match master.read(&mut buffer) {
+            Ok(0) => return Ok(false),
+            Ok(len) => {
+                let mut out = stdout().lock();
+                out.write_all(&buffer[..len])
+                    .and_then(|()| out.flush())
+                    .context("cannot write to the standard output")?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_momentary(&error) => return Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(false),
+            Err(error) => return Err(error).context("cannot read the container's terminal"),
+        }
+    }
+}
+
+fn is_momentary(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+nix::ioctl_write_ptr_bad!(tiocsptlck, libc::TIOCSPTLCK, libc::c_int);
+nix::ioctl_write_int_bad!(tiocgptpeer, libc::TIOCGPTPEER);
+nix::ioctl_write_int_bad!(tiocsctty, libc::TIOCSCTTY);
+nix::ioctl_read_bad!(tiocgwinsz, libc::TIOCGWINSZ, libc::winsize);
+nix::ioctl_write_ptr_bad!(tiocswinsz, libc::TIOCSWINSZ, libc::winsize);
+
+/// TIOCGPTPEER opens the other side by the fd: no path, so nothing to be fooled with.
+fn unlock_and_open_slave(master: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let unlocked = 0;
+    // SAFETY: the fd is open, and the pointer is to an int, as ioctl_tty(2) wants.
+    unsafe { tiocsptlck(master.as_raw_fd(), &raw const unlocked) }?;
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    // SAFETY: the fd is open, and the argument is a number.
+    let slave = unsafe { tiocgptpeer(master.as_raw_fd(), flags.bits()) }?;
+    // SAFETY: the ioctl has just made this fd for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(slave) })
+}
+
+fn make_controlling(slave: BorrowedFd<'_>) -> nix::Result<()> {
+    // SAFETY: the fd is open; 0 means: do not steal it from another session.
+    unsafe { tiocsctty(slave.as_raw_fd(), 0) }.map(drop)
+}
+
+fn window_size(terminal: BorrowedFd<'_>) -> Option<libc::winsize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the fd is open, and the pointer is to a winsize, which outlives the call.
+    unsafe { tiocgwinsz(terminal.as_raw_fd(), &raw mut size) }.is_ok().then_some(size)
+}
+
+fn set_window_size(terminal: BorrowedFd<'_>, size: &libc::winsize) {
+    // A terminal that has just been closed has no size to be set: not an error.
+    // SAFETY: the fd is open, and the pointer is to a winsize, which outlives the call.
+    let _ = unsafe { tiocswinsz(terminal.as_raw_fd(), &raw const *size) };
+}

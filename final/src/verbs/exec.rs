@@ -1,0 +1,67 @@
+//! `final exec`
+
+use std::io::{IsTerminal as _, stdin};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::chdir;
+use step01_namespaces::{Child, Namespace, Namespaces, Signals};
+
+use crate::bundle::Bundle;
+use crate::cli::ExecArgs;
+use crate::store::Store;
+use crate::terminal;
+
+/// Runs a program in a running container; returns its exit status.
+pub fn run(args: &ExecArgs) -> Result<u8> {
+    let signals = Signals::block()?;
+    let input_ok = !(args.stdio.tty && args.stdio.interactive) || stdin().is_terminal();
+    ensure!(input_ok, "the input device is not a terminal: leave out -t");
+    let store = Store::open()?;
+    let container = store.find(&args.container)?;
+    let (first, pidfd) = container.first_process()?;
+
+    let mut bundle = Bundle::load(container.bundle())?;
+    let process = &mut bundle.process;
+    process.args = args
+        .command
+        .iter()
+        .map(|word| word.clone().into_string())
+        .collect::<Result<_, _>>()
+        .map_err(|word| anyhow::anyhow!("{word:?} is not UTF-8"))?;
+    process.terminal = args.stdio.tty;
+    process.interactive = args.stdio.interactive;
+    process.env.extend(args.env.iter().filter(|variable| !variable.is_empty()).cloned());
+    let workdir = args.workdir.clone().unwrap_or_else(|| bundle.rootfs.workdir.clone());
+
+    // The PID namespace is special: setns(2) puts not us into it, but our next child. And it
+    // takes a capability over the user namespace that owns it, so that one comes first.
+    let (before, after) = split(bundle.namespaces);
+    setns(&pidfd, before).context("cannot join the container's PID namespace")?;
+
+    let mut child = Child::spawn(Namespaces::default(), None, || {
+        bundle.process.leave_caller()?;
+        setns(&pidfd, after).context("cannot join the container's namespaces")?;
+        chdir(&workdir).with_context(|| format!("no directory {} in it", workdir.display()))?;
+        let terminal = bundle.process.open_stdio()?;
+        bundle.process.restrict()?;
+        Ok(bundle.process.command(terminal))
+    })?;
+    step02_cgroups::join_same(child.pid(), first)?;
+    match child.go()? {
+        Some(master) => terminal::relay(&mut child, master, args.stdio.interactive, &signals),
+        None => child.wait(&signals),
+    }
+}
+
+/// What is joined before the fork, and what after it, as setns(2) wants it.
+fn split(namespaces: Namespaces) -> (CloneFlags, CloneFlags) {
+    let (before, after): (Vec<_>, Vec<_>) = Namespace::ALL
+        .into_iter()
+        .filter(|&namespace| namespaces.contains(namespace))
+        .partition(|namespace| matches!(namespace, Namespace::User | Namespace::Pid));
+    let flags = |chosen: Vec<Namespace>| {
+        CloneFlags::from_bits_retain(chosen.iter().fold(0, |flags, n| flags | n.flag()))
+    };
+    (flags(before), flags(after))
+}

@@ -1,0 +1,40 @@
+//! `final kill`
+
+use std::os::fd::AsFd as _;
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use step01_namespaces::pidfd_send_signal;
+
+use crate::cli::KillArgs;
+use crate::store::{Container, Store};
+
+/// Sends the signal to each container's first process; docker's `kill` prints what it reached.
+pub fn run(args: &KillArgs) -> Result<u8> {
+    let send = || -> Result<()> {
+        let store = Store::open()?;
+        for name in &args.containers {
+            signal(&store.find(name)?, args.signal)?;
+            println!("{name}");
+        }
+        Ok(())
+    };
+    send().map(|()| 0).map_err(|error| super::failed(&error))
+}
+
+/// Sends `signal` to the container's first process.
+pub(crate) fn signal(container: &Container, signal: Signal) -> Result<()> {
+    let (_, pidfd) = container.first_process()?;
+    pidfd_send_signal(pidfd.as_fd(), signal)
+        .with_context(|| format!("cannot send {signal} to {}", container.state.name))
+}
+
+/// Reads `TERM`, `SIGTERM` or `15`.
+pub fn parse_signal(text: &str) -> Result<Signal> {
+    let name = text.to_ascii_uppercase();
+    let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
+    name.parse()
+        .ok()
+        .or_else(|| Signal::try_from(text.parse::<i32>().ok()?).ok())
+        .with_context(|| format!("no such signal: {text}"))
+}

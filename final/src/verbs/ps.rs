@@ -1,0 +1,68 @@
+//! `final ps`
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+
+use crate::cli::PsArgs;
+use crate::store::{Container, Store};
+
+/// Lists the containers, newest first, in docker's columns.
+pub fn run(args: &PsArgs) -> Result<u8> {
+    list(args).map(|()| 0).map_err(|error| super::failed(&error))
+}
+
+fn list(args: &PsArgs) -> Result<()> {
+    let store = Store::open()?;
+    store.sweep()?;
+    let mut containers = store.list()?;
+    containers.retain(|container| args.all || container.is_alive());
+    if args.quiet {
+        containers.iter().rev().for_each(|container| println!("{}", container.state.short_id()));
+        return Ok(());
+    }
+    let titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+    let mut rows = vec![titles.map(str::to_owned)];
+    rows.extend(containers.iter().rev().map(row));
+    let widths: Vec<_> = (0..titles.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}   "));
+        println!("{}", cells.collect::<String>().trim_end());
+    }
+    Ok(())
+}
+
+fn row(container: &Container) -> [String; 7] {
+    let state = &container.state;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let age = since(now.saturating_sub(state.created));
+    let command: String = state.command.join(" ").chars().take(20).collect();
+    let status = match state.exited {
+        Some(status) => format!("Exited ({status})"),
+        None if state.process.is_some() => format!("Up {age}"),
+        None => "Created".to_owned(),
+    };
+    [
+        state.short_id().to_owned(),
+        state.image.clone(),
+        format!("{command:?}"),
+        format!("{age} ago"),
+        status,
+        state.ports.join(", "),
+        state.name.clone(),
+    ]
+}
+
+/// A time span in docker's words.
+fn since(seconds: u64) -> String {
+    let count = |number, unit: &str| format!("{number} {unit}{}", if number == 1 { "" } else { "s" });
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1..60 => count(seconds, "second"),
+        60..3600 => count(seconds / 60, "minute"),
+        3600..172_800 => count(seconds / 3600, "hour"),
+        _ => count(seconds / 86_400, "day"),
+    }
+}

@@ -1,0 +1,29 @@
+//! `final rm`
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::cli::RmArgs;
+use crate::store::Store;
+
+/// Removes what is left of each container; with `-f` ends it first.
+pub fn run(args: &RmArgs) -> Result<u8> {
+    let remove = || -> Result<()> {
+        let store = Store::open()?;
+        store.sweep()?;
+        for name in &args.containers {
+            let container = store.find(name)?;
+            if container.is_alive() {
+                ensure!(
+                    args.force,
+                    "the container {name} is running: end it first (final kill {name}) or use -f"
+                );
+                super::kill::signal(&container, Signal::SIGKILL)?;
+            }
+            container.remove_when_ended()?;
+            println!("{name}");
+        }
+        Ok(())
+    };
+    remove().map(|()| 0).map_err(|error| super::failed(&error))
+}

@@ -1,0 +1,54 @@
+//! `final run`
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use colored::Colorize as _;
+use nix::unistd::geteuid;
+use step01_namespaces::Signals;
+use step03_rootfs::{Image, write_skeleton};
+
+use crate::bundle::Bundle;
+use crate::cli::{Net, RunArgs};
+use crate::spec::Request;
+use crate::store::{State, Store, new_id};
+use crate::{create, spec};
+
+/// Flags + image -> bundle -> a container's whole life; returns its exit status.
+pub fn run(args: &RunArgs) -> Result<u8> {
+    let signals = Signals::block()?;
+
+    // All of it is checked before anything is made.
+    let request = Request::new(args)?;
+    let id = new_id()?;
+    let store = Store::open()?;
+    let directory = store.bundle_of(&id);
+    let rootfs = match &request.image {
+        Image::Host => directory.join("rootfs"),
+        Image::Directory(path) => path.clone(),
+    };
+    let spec = spec::build(args, &request, &id, &rootfs)?;
+    let bundle = Bundle::new(&spec)?;
+
+    super::gc::sweep(&store)?;
+    let mut state = State::new(id, args.name.clone(), request.image_name, request.command);
+    state.rm = args.rm;
+    state.ports = args.publish.iter().map(ToString::to_string).collect();
+    let mut container = store.create(state)?;
+    if request.image == Image::Host {
+        fs::create_dir(&rootfs).context("cannot make the root file system")?;
+        write_skeleton(&rootfs)?;
+    }
+    Bundle::save(&directory, &spec)?;
+    if !geteuid().is_root() && args.net.is_none() {
+        eprintln!(
+            "{} you are not root, so this container has a user namespace, and of networks only \
+             its own loopback (--net host shares yours)",
+            "rootless:".yellow()
+        );
+    }
+    debug_assert!(bundle.net != Net::Bridge || geteuid().is_root());
+    let status = create::run(&mut container, &bundle, &signals)?;
+    container.finish(status)?;
+    Ok(status)
+}

@@ -1,0 +1,190 @@
+//! The container's place on the bridge.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::unistd::Pid;
+use step01_namespaces::{Namespace, Namespaces};
+
+use crate::{Args, Cidr, Lease, Pool, Rtnetlink, explain};
+
+/// The link group by which we know our bridges ("cw"): nobody else's link is changed or deleted.
+/// The kernel sets it together with the making of the link, so there is no moment without it.
+const GROUP: u32 = 0x6377;
+
+/// A bridge and an address on it. Dropping it unplugs the container, and removes the bridge with
+/// the last one.
+#[derive(Debug)]
+pub struct Network {
+    bridge: String,
+    index: u32,
+    subnet: Cidr,
+    /// `None` only while it is dropped.
+    lease: Option<Lease>,
+    address: Ipv4Addr,
+}
+
+impl Network {
+    /// The parent's side: takes an address, and makes the bridge if it is not there.
+    // ANCHOR: join
+    pub fn join(args: &Args, namespaces: Namespaces) -> Result<Self> {
+        ensure!(
+            namespaces.contains(Namespace::Net),
+            "a container that shares the host's network has no place on a bridge; leave out \
+             --share net"
+        );
+        ensure!(
+            !namespaces.contains(Namespace::User),
+            "cannot plug a container of a plain user into the host's bridge: that takes root; \
+             run as root, or in the lab: cargo workshop lab"
+        );
+        let pool = Pool::lock(&args.bridge)?;
+        let join = || {
+            let index = find_or_create_bridge(&args.bridge, args.subnet)?;
+            let lease = pool.take(args.subnet, args.ip)?;
+            let (bridge, address) = (args.bridge.clone(), lease.address());
+            Ok(Self { bridge, index, subnet: args.subnet, lease: Some(lease), address })
+        };
+        let joined = join();
+        if joined.is_err() {
+            let _ = pool.remove_if_unused(); // the first error is the one that matters
+        }
+        joined
+    }
+    // ANCHOR_END: join
+
+    /// The parent's side, while the child waits: a cable from the bridge into its network
+    /// namespace.
+    // ANCHOR: plug
+    pub fn plug(&self, pid: Pid) -> Result<()> {
+        let name = veth_name(self.address);
+        let plug = |rt: &mut Rtnetlink| {
+            // The address is ours alone, so a link of that name is one that a dead container
+            // left behind. The kernel takes its time to remove a namespace.
+            rt.delete(&name)?;
+            rt.create_veth(&name, self.index, pid, mac_of(self.address))
+        };
+        Rtnetlink::open()
+            .and_then(|mut rt| plug(&mut rt))
+            .map_err(|e| explain(&format!("cannot make the veth pair {name}"), &e))
+    }
+    // ANCHOR_END: plug
+
+    /// The child's side: loopback, address, default route.
+    // ANCHOR: configure
+    pub fn configure(&self) -> Result<()> {
+        let configure = || {
+            let mut rt = Rtnetlink::open()?;
+            let lo = rt.find("lo")?.ok_or(nix::errno::Errno::ENODEV)?;
+            let eth0 = rt.find("eth0")?.ok_or(nix::errno::Errno::ENODEV)?;
+            rt.set_up(lo.index)?;
+            rt.add_address(eth0.index, self.address, self.subnet)?;
+            rt.set_up(eth0.index)?;
+            // Last: the kernel takes a gateway only if it has a way to it already.
+            rt.add_default_route(self.gateway())
+        };
+        configure().map_err(|e| explain("cannot configure eth0 in the container", &e))
+    }
+    // ANCHOR_END: configure
+
+    /// The bridge's name.
+    #[must_use]
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
+    /// The container's address.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The bridge's subnet.
+    #[must_use]
+    pub fn subnet(&self) -> Cidr {
+        self.subnet
+    }
+
+    /// The bridge's own address, and the container's way out.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.subnet.gateway()
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        let pool = Pool::lock(&self.bridge)?;
+        let name = veth_name(self.address);
+        let unplugged = Rtnetlink::open().and_then(|mut rt| rt.delete(&name));
+        drop(self.lease.take());
+        pool.remove_if_unused()?;
+        unplugged.map_err(|e| explain(&format!("cannot delete the veth pair {name}"), &e))
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if let Err(error) = self.leave() {
+            eprintln!("cannot clean up the network: {error:#}");
+        }
+    }
+}
+
+/// The child's side of a container without a bridge: only the loopback interface works.
+pub fn loopback_up() -> Result<()> {
+    let up = || {
+        let mut rt = Rtnetlink::open()?;
+        let lo = rt.find("lo")?.ok_or(nix::errno::Errno::ENODEV)?;
+        rt.set_up(lo.index)
+    };
+    up().map_err(|e| explain("cannot bring up lo in the container", &e))
+}
+
+fn find_or_create_bridge(name: &str, subnet: Cidr) -> Result<u32> {
+    let failed = |e| explain(&format!("cannot make the bridge {name}"), &e);
+    let mut rt = Rtnetlink::open().map_err(failed)?;
+    let gateway = (subnet.gateway(), subnet.prefix());
+    if let Some(link) = rt.find(name).map_err(failed)? {
+        let addresses = rt.addresses(link.index).map_err(failed)?;
+        ensure!(
+            link.group == GROUP,
+            "there is a link {name} that is not ours; choose another name with --bridge"
+        );
+        match addresses.first() {
+            Some(&found) if found == gateway => return Ok(link.index),
+            Some((address, prefix)) => bail!(
+                "the bridge {name} has the address {address}/{prefix}, so its subnet is not \
+                 {subnet}; choose its own with --subnet, or another bridge with --bridge"
+            ),
+            // Whoever made it was killed before it had an address: make it anew.
+            None => rt.delete(name).map_err(failed)?,
+        }
+    }
+    if let Some(route) = rt.overlapping_route(subnet).map_err(failed)? {
+        bail!("the subnet {subnet} overlaps the route {route}; choose another with --subnet");
+    }
+    create_bridge(&mut rt, name, subnet).inspect_err(|_| {
+        let _ = rt.delete(name);
+    })
+}
+
+fn create_bridge(rt: &mut Rtnetlink, name: &str, subnet: Cidr) -> Result<u32> {
+    let failed = |e| explain(&format!("cannot make the bridge {name}"), &e);
+    // Left to itself a bridge takes the lowest address of its ports, so it would change as
+    // containers come and go, and the others' neighbour tables would be wrong for a while.
+    rt.create_bridge(name, mac_of(subnet.gateway()), GROUP).map_err(failed)?;
+    let link = rt.find(name).map_err(failed)?.context("the bridge vanished")?;
+    rt.add_address(link.index, subnet.gateway(), subnet).map_err(failed)?;
+    Ok(link.index)
+}
+
+/// The host's end of a container's cable.
+fn veth_name(address: Ipv4Addr) -> String {
+    format!("veth{:08x}", address.to_bits())
+}
+
+/// A locally administered hardware address (its second bit is set) with the IPv4 address in it:
+/// when an address is given away again, what others have learned of it stays right.
+fn mac_of(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x42, a, b, c, d]
+}

@@ -1,0 +1,169 @@
+//! Which addresses of a bridge are taken, and by whom.
+//!
+//! Each container's runtime holds a lock (flock(2)) on a file named after its address. The kernel
+//! drops the lock when that process ends, also by SIGKILL: a file that can be locked is stale, and
+//! whoever comes next removes it. No pid is written down that could come to mean another process.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{Cidr, Rtnetlink, explain};
+
+const STATE: &str = "/run/container-workshop";
+
+/// The addresses of one bridge in one network namespace, locked: nobody else joins or leaves.
+#[derive(Debug)]
+pub struct Pool {
+    bridge: String,
+    path: PathBuf,
+    _lock: File,
+}
+
+/// An address that is ours. Dropping it frees it.
+#[derive(Debug)]
+pub struct Lease {
+    address: Ipv4Addr,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Lease {
+    /// The address.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            eprintln!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+impl Pool {
+    /// Locks the pool of `bridge` in our network namespace; waits for whoever has it.
+    pub fn lock(bridge: &str) -> Result<Self> {
+        let path = Path::new(STATE).join(format!("{}{bridge}", prefix()?));
+        loop {
+            fs::create_dir_all(&path).with_context(|| {
+                format!(
+                    "cannot make {}; run as root, or in the lab: cargo workshop lab",
+                    path.display()
+                )
+            })?;
+            let Some(lock) = open_if_there(&path)? else { continue };
+            lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+            // The last to leave may have removed it while we waited: then what we locked is not
+            // what others find there.
+            if fs::metadata(&path)
+                .is_ok_and(|now| lock.metadata().is_ok_and(|l| l.ino() == now.ino()))
+            {
+                return Ok(Self { bridge: bridge.to_owned(), path, _lock: lock });
+            }
+        }
+    }
+
+    /// The bridges that have a pool in our network namespace.
+    pub fn bridges() -> Result<Vec<String>> {
+        let prefix = prefix()?;
+        let entries = match fs::read_dir(STATE) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            result => result.with_context(|| format!("cannot read {STATE}"))?,
+        };
+        let name = |entry: fs::DirEntry| {
+            Some(entry.file_name().to_str()?.strip_prefix(&prefix)?.to_owned())
+        };
+        Ok(entries.filter_map(Result::ok).filter_map(name).collect())
+    }
+
+    /// The bridge.
+    #[must_use]
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
+    /// The directory, for what else is to be remembered as long as the bridge is there.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The addresses in use; removes the stale ones.
+    pub fn live(&self) -> Result<Vec<Ipv4Addr>> {
+        let mut live = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            if File::open(entry.path())?.try_lock().is_ok() {
+                fs::remove_file(entry.path())?;
+            } else {
+                live.push(address);
+            }
+        }
+        Ok(live)
+    }
+
+    /// Takes `wanted`, or the lowest address that is free.
+    pub fn take(&self, subnet: Cidr, wanted: Option<Ipv4Addr>) -> Result<Lease> {
+        let live = self.live()?;
+        let address = match wanted {
+            Some(address) => {
+                ensure!(
+                    subnet.has_host(address),
+                    "the address {address} is not for a container in {subnet}, whose first address \
+                     is the bridge's"
+                );
+                ensure!(!live.contains(&address), "the address {address} is taken");
+                address
+            }
+            None => match subnet.hosts().find(|address| !live.contains(address)) {
+                Some(address) => address,
+                None => bail!("all addresses of {subnet} are taken"),
+            },
+        };
+        let path = self.path.join(address.to_string());
+        let lock =
+            File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        lock.try_lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(Lease { address, path, _lock: lock })
+    }
+
+    /// Removes the bridge and the pool, if no address is in use any more.
+    pub fn remove_if_unused(self) -> Result<()> {
+        if !self.live()?.is_empty() {
+            return Ok(());
+        }
+        let removed = Rtnetlink::open().and_then(|mut rt| rt.delete(&self.bridge));
+        removed.map_err(|e| explain(&format!("cannot delete the bridge {}", self.bridge), &e))?;
+        fs::remove_dir_all(&self.path)
+            .with_context(|| format!("cannot remove {}", self.path.display()))?;
+        let _ = fs::remove_dir(STATE); // if it is empty
+        Ok(())
+    }
+}
+
+/// How the names of the pools of our network namespace begin: bridges of different namespaces
+/// have nothing to do with each other, even if /run is the same.
+fn prefix() -> Result<String> {
+    let namespace =
+        fs::metadata("/proc/self/ns/net").context("cannot look at /proc/self/ns/net")?;
+    Ok(format!("net-{}-", namespace.ino()))
+}
+
+fn open_if_there(path: &Path) -> Result<Option<File>> {
+    match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        result => Ok(Some(result.with_context(|| format!("cannot open {}", path.display()))?)),
+    }
+}
