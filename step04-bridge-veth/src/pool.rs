@@ -4,10 +4,10 @@
 //! drops the lock when that process ends, also by SIGKILL: a file that can be locked is stale, and
 //! whoever comes next removes it. No pid is written down that could come to mean another process.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -53,7 +53,8 @@ impl Pool {
     pub fn lock(bridge: &str) -> Result<Self> {
         let path = Path::new(STATE).join(format!("{}{bridge}", prefix()?));
         loop {
-            fs::create_dir_all(&path).with_context(|| {
+            // For us alone: who may open it could hold its lock, and us up.
+            DirBuilder::new().recursive(true).mode(0o700).create(&path).with_context(|| {
                 format!(
                     "cannot make {}; run as root, or in the lab: cargo workshop lab",
                     path.display()

@@ -1,0 +1,53 @@
+//! Step 5: a container that reaches the world, and is reached at published ports.
+//!
+//! `cargo run -p step05-nat -- --publish 8080:80 /bin/sh`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use step01_namespaces::{Child, Program, Signals};
+use step04_bridge_veth::Network;
+use step05_nat::Nat;
+
+/// Run a program in a container that reaches the world
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(flatten)]
+    namespaces: step01_namespaces::Args,
+    #[command(flatten)]
+    rootfs: step03_rootfs::Args,
+    #[command(flatten)]
+    network: step04_bridge_veth::Args,
+    #[command(flatten)]
+    nat: step05_nat::Args,
+    #[command(flatten)]
+    program: Program,
+}
+
+fn main() -> ExitCode {
+    step01_namespaces::exit(run(&step01_namespaces::parse()))
+}
+
+fn run(cli: &Cli) -> Result<u8> {
+    let signals = Signals::block()?;
+    let namespaces = cli.namespaces.namespaces()?;
+    let rootfs = cli.rootfs.rootfs(namespaces)?;
+    let network = Network::join(&cli.network, namespaces)?;
+    let _nat = Nat::install(&network, &cli.nat.publish)?;
+
+    // The child's side: in the new namespaces, once the parent has said Go.
+    let mut child = Child::spawn(namespaces, None, || {
+        namespaces.set_up(&cli.namespaces.hostname)?;
+        network.configure()?;
+        rootfs.enter()?;
+        Ok(cli.program.command())
+    })?;
+
+    // The parent's side: on the host, while the child waits.
+    child.map_ids()?;
+    network.plug(child.pid())?;
+    child.go()?;
+    child.wait(&signals)
+}

@@ -1,0 +1,102 @@
+//! Install, undo, clean up.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use anyhow::{Result, ensure};
+use step04_bridge_veth::{Network, Pool, explain};
+
+use crate::args::ensure_distinct;
+use crate::nftables::{Nftables, delete_rule, delete_table};
+use crate::{Publish, forwarding, ruleset};
+
+/// The rules of one container. Dropping it removes them, and with the last one our table.
+#[derive(Debug)]
+pub struct Nat {
+    bridge: String,
+    address: Ipv4Addr,
+    /// Keeps the published ports ours.
+    _reserved: Vec<OwnedFd>,
+}
+
+impl Nat {
+    /// The parent's side: lets the container out, and the world in to the published ports.
+    // ANCHOR: install
+    pub fn install(network: &Network, publish: &[Publish]) -> Result<Self> {
+        ensure_distinct(publish)?;
+        let reserved = publish.iter().map(Publish::reserve).collect::<Result<_>>()?;
+        let (bridge, address) = (network.bridge(), network.address());
+        let pool = Pool::lock(bridge)?;
+        // From here on Drop undoes what follows, however far it came.
+        let nat = Self { bridge: bridge.to_owned(), address, _reserved: reserved };
+        let failed = |e| explain(&format!("cannot write the firewall table ip {bridge}"), &e);
+        let mut nft = Nftables::open().map_err(failed)?;
+        let mut changes = Vec::new();
+        match nft.table_comment(bridge).map_err(failed)? {
+            None => changes.extend(ruleset::base(bridge, network.subnet())),
+            Some(note) => {
+                ensure!(
+                    note == ruleset::NOTE,
+                    "there is a firewall table ip {bridge} that is not ours; choose another name \
+                     for the bridge with --bridge"
+                );
+                // Our address may have been that of a container whose runtime was killed.
+                for rule in nft.rules(bridge).map_err(failed)? {
+                    if rule.comment == address.to_string() {
+                        changes.push(delete_rule(bridge, &rule));
+                    }
+                }
+            }
+        }
+        changes.extend(ruleset::published(bridge, address, publish));
+        nft.commit(changes).map_err(failed)?;
+        forwarding::enable(&pool)?;
+        forwarding::warn_of_dropping_chains(&mut nft, bridge);
+        std::mem::drop(pool);
+        Ok(nat)
+    }
+    // ANCHOR_END: install
+}
+
+impl Drop for Nat {
+    fn drop(&mut self) {
+        let clean = || {
+            let pool = Pool::lock(&self.bridge)?;
+            let others: Vec<_> =
+                pool.live()?.into_iter().filter(|&address| address != self.address).collect();
+            clean(&pool, &others)
+        };
+        if let Err(error) = clean() {
+            eprintln!("cannot clean up the firewall: {error:#}");
+        }
+    }
+}
+
+/// Removes what runtimes left that were killed: rules, tables, bridges, leases.
+pub fn sweep() -> Result<()> {
+    for bridge in Pool::bridges()? {
+        let pool = Pool::lock(&bridge)?;
+        clean(&pool, &pool.live()?)?;
+        pool.remove_if_unused()?;
+    }
+    Ok(())
+}
+
+/// Leaves only the rules of the containers at `live`; without any, not even the table.
+fn clean(pool: &Pool, live: &[Ipv4Addr]) -> Result<()> {
+    let bridge = pool.bridge();
+    let failed = |e| explain(&format!("cannot clean up the firewall table ip {bridge}"), &e);
+    let mut nft = Nftables::open().map_err(failed)?;
+    let ours = nft.table_comment(bridge).map_err(failed)?.as_deref() == Some(ruleset::NOTE);
+    let mut changes = Vec::new();
+    if ours && live.is_empty() {
+        changes.push(delete_table(bridge));
+    } else if ours {
+        let stale = |comment: &str| comment.parse().is_ok_and(|address| !live.contains(&address));
+        let rules = nft.rules(bridge).map_err(failed)?;
+        let stale = rules.iter().filter(|rule| stale(&rule.comment));
+        changes.extend(stale.map(|rule| delete_rule(bridge, rule)));
+    }
+    nft.commit(changes).map_err(failed)?;
+    if live.is_empty() { forwarding::restore(pool) } else { Ok(()) }
+}
