@@ -1,1 +1,29 @@
-//! Soon.
+//! Step 2: cgroups.
+//!
+//! A cgroup is a directory in a special file system. Making the directory makes the group,
+//! writing a process id into `cgroup.procs` moves the process in, writing a number into
+//! `memory.max` limits them all. There is no system call: this crate reads and writes files.
+//!
+//! The map of this crate:
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`limits`](Limits) | `--memory 64M --cpus 0.5 --pids 32 --cpuset 0` |
+//! | [`hierarchy`](Hierarchy) | where cgroups are mounted: version 1, version 2, or both |
+//! | [`settings`](Setting) | which limit is which number in which file |
+//! | [`cgroup`](Cgroup) | make, join, report, kill, remove |
+//! | [`usage`](Usage) | what the group has used |
+//! | `group` | one directory, and whose it is |
+
+mod cgroup;
+mod group;
+mod hierarchy;
+mod limits;
+mod settings;
+mod usage;
+
+pub use cgroup::{Cgroup, join_same, sweep};
+pub use hierarchy::{Hierarchy, Version, hierarchies, parse};
+pub use limits::{Args, Cpus, Cpuset, Limits, Memory};
+pub use settings::Setting;
+pub use usage::Usage;

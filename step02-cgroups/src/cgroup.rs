@@ -1,0 +1,315 @@
+//! Make, join, report, kill, remove.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use colored::Colorize as _;
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, Pid, access};
+
+use crate::group::Group;
+use crate::limits::show_bytes;
+use crate::settings::settings;
+use crate::{Hierarchy, Limits, Setting, Usage, Version, hierarchies};
+
+/// What we want to know of every container, even if nothing limits it.
+const ACCOUNTING: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
+
+/// Version 1: stops all processes of a group at once, so that they can be killed.
+const FREEZER: &str = "freezer";
+
+/// A container's cgroup: on version 2 one directory, on version 1 one in each hierarchy that
+/// matters. Dropping it ends what is left in it and removes it.
+///
+/// It may be empty: where we may not make cgroups, and no limit was asked for.
+#[derive(Debug)]
+pub struct Cgroup {
+    version: Version,
+    groups: Vec<Group>,
+    limits: Limits,
+}
+
+impl Cgroup {
+    /// Makes a cgroup for the container `name` and sets its limits. A limit that this host cannot
+    /// enforce for us is an error.
+    // ANCHOR: create
+    pub fn create(name: &str, limits: &Limits) -> Result<Self> {
+        let hierarchies = hierarchies()?;
+        // With both mounted, a controller is where version 1 took it from version 2.
+        let v1 =
+            |h: &&Hierarchy| h.version == Version::V1 && h.controllers.iter().any(|c| is_used(c));
+        let mut v1 = hierarchies.iter().filter(v1).peekable();
+        if v1.peek().is_some() {
+            return Self::create_v1(name, limits, v1);
+        }
+        match hierarchies.iter().find(|h| h.version == Version::V2) {
+            Some(v2) => Self::create_v2(name, limits, v2),
+            None => Self::none(limits, &anyhow!("no cgroup file system is mounted here")),
+        }
+    }
+    // ANCHOR_END: create
+
+    /// Version 1: a group below our own in each hierarchy. The child is moved in by `join`.
+    fn create_v1<'h>(
+        name: &str,
+        limits: &Limits,
+        hierarchies: impl Iterator<Item = &'h Hierarchy>,
+    ) -> Result<Self> {
+        let mut settings = settings(limits, Version::V1);
+        let mut cgroup = Self { version: Version::V1, groups: Vec::new(), limits: limits.clone() };
+        for hierarchy in hierarchies {
+            let has = |name: &str| hierarchy.controllers.iter().any(|c| c == name);
+            let wanted: Vec<_> = settings.extract_if(.., |s| has(s.controller)).collect();
+            if wanted.is_empty() && !has(FREEZER) && !ACCOUNTING.iter().any(|name| has(name)) {
+                continue;
+            }
+            Group::sweep(&hierarchy.own)?;
+            match Group::create(&hierarchy.own, name) {
+                Ok(group) => {
+                    write_all(&wanted, &group.path)?;
+                    cgroup.groups.push(group);
+                }
+                Err(error) if wanted.is_empty() && is_denied(&error) => {}
+                Err(error) => return Err(explain_v1(&error, &hierarchy.own)),
+            }
+        }
+        match settings.first() {
+            None => Ok(cgroup),
+            Some(s) => bail!(
+                "cannot limit --{}: this kernel has no {} controller, or none is mounted (see \
+                 /proc/cgroups)",
+                s.option,
+                s.controller
+            ),
+        }
+    }
+
+    /// Version 2: one group, below the highest cgroup that is ours to use.
+    fn create_v2(name: &str, limits: &Limits, hierarchy: &Hierarchy) -> Result<Self> {
+        let Some(base) = delegated(hierarchy) else {
+            return Self::none(limits, &anyhow!("{}", undelegated(&hierarchy.own)));
+        };
+        Group::sweep(&base)?;
+        let settings = settings(limits, Version::V2);
+        enable_controllers(&base, &settings)?;
+        let group = Group::create(&base, name)
+            .with_context(|| format!("cannot make a cgroup in {}", base.display()))?;
+        let cgroup = Self { version: Version::V2, groups: vec![group], limits: limits.clone() };
+        write_all(&settings, &cgroup.groups[0].path)?;
+        Ok(cgroup)
+    }
+
+    /// No cgroup, which is an error only if there is a limit to be kept.
+    fn none(limits: &Limits, why: &anyhow::Error) -> Result<Self> {
+        match settings(limits, Version::V2).first() {
+            Some(setting) => bail!("cannot limit --{}: {why}", setting.option),
+            None => Ok(Self { version: Version::V2, groups: Vec::new(), limits: limits.clone() }),
+        }
+    }
+
+    /// Version 2: the directory for clone3(2), which then makes the child inside.
+    #[must_use]
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        let group = self.groups.first().filter(|_| self.version == Version::V2)?;
+        Some(group.as_fd())
+    }
+
+    /// Version 1: moves the process in, which must not have done anything yet: what it has used
+    /// before stays with its old group.
+    // ANCHOR: join
+    pub fn join(&self, pid: Pid) -> Result<()> {
+        if self.version == Version::V1 {
+            for group in &self.groups {
+                write_pid(&group.path, pid)?;
+            }
+        }
+        Ok(())
+    }
+    // ANCHOR_END: join
+
+    /// What it has used so far.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        self.groups.iter().for_each(|group| usage.read(&group.path));
+        usage
+    }
+
+    /// Says so, if a process of the container was killed over its memory limit: from its exit
+    /// status 137 alone nobody could tell.
+    pub fn report(&self) {
+        let usage = self.usage();
+        if let (Some(limit), Some(1..)) = (self.limits.memory, usage.oom_kills) {
+            let peak = usage.memory_peak.map(|peak| format!(", peak {}", show_bytes(peak)));
+            let peak = peak.unwrap_or_default();
+            eprintln!("{} over its memory limit of {limit}{peak}", "killed:".red().bold());
+        }
+    }
+
+    /// Ends every process in it, and waits until they are gone.
+    pub fn kill(&self) -> Result<()> {
+        self.groups.iter().try_for_each(Group::kill)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // The group that can freeze first: from the others, processes that fork could run away.
+        self.groups.sort_by_key(|group| !group.can_freeze());
+        for group in &self.groups {
+            if let Err(error) = group.remove() {
+                eprintln!("cannot clean up the cgroup: {error:#}");
+            }
+        }
+    }
+}
+
+/// Removes the cgroups of runtimes that were killed.
+pub fn sweep() -> Result<()> {
+    for hierarchy in hierarchies()? {
+        let base = match hierarchy.version {
+            Version::V1 => Some(hierarchy.own),
+            Version::V2 => delegated(&hierarchy),
+        };
+        base.map_or(Ok(()), |base| Group::sweep(&base))?;
+    }
+    Ok(())
+}
+
+/// Moves `pid` into the cgroups that `other` is in.
+pub fn join_same(pid: Pid, other: Pid) -> Result<()> {
+    let read =
+        |path: String| fs::read_to_string(&path).with_context(|| format!("cannot read {path}"));
+    let mountinfo = read("/proc/self/mountinfo".into())?;
+    let now = crate::parse(&mountinfo, &read(format!("/proc/{pid}/cgroup"))?);
+    let wanted = crate::parse(&mountinfo, &read(format!("/proc/{other}/cgroup"))?);
+    let changed = wanted.iter().filter(|hierarchy| !now.contains(hierarchy));
+    changed.map(|hierarchy| write_pid(&hierarchy.own, pid)).collect()
+}
+
+fn is_used(controller: &str) -> bool {
+    ACCOUNTING.contains(&controller) || [FREEZER, "cpuset"].contains(&controller)
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+}
+
+fn write_pid(group: &Path, pid: Pid) -> Result<()> {
+    fs::write(group.join("cgroup.procs"), pid.to_string())
+        .with_context(|| format!("cannot move the process into {}", group.display()))
+}
+
+fn write_all(settings: &[Setting], group: &Path) -> Result<()> {
+    for setting in settings {
+        setting.write(group).with_context(|| {
+            format!(
+                "cannot limit --{}: writing {:?} to {}",
+                setting.option, setting.value, setting.file
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// The highest cgroup from ours upwards that we may use: for root the top of the tree, for a
+/// plain user the top of what was delegated (cgroup-v2.rst, "Delegation").
+fn delegated(hierarchy: &Hierarchy) -> Option<PathBuf> {
+    let ours = |path: &&Path| {
+        let writable = |file: &Path| access(file, AccessFlags::W_OK).is_ok();
+        path.starts_with(&hierarchy.mount)
+            && writable(path)
+            && writable(&path.join("cgroup.procs"))
+            && (writable(&path.join("cgroup.subtree_control")) || *path == hierarchy.mount)
+    };
+    hierarchy.own.ancestors().take_while(ours).last().map(Path::to_owned)
+}
+
+/// Switches on, for the children of `base`, what the settings need, and for accounting what can
+/// be had.
+// ANCHOR: controllers
+fn enable_controllers(base: &Path, settings: &[Setting]) -> Result<()> {
+    let read = |file: &str| {
+        let path = base.join(file);
+        let text = fs::read_to_string(&path);
+        text.with_context(|| format!("cannot read {}", path.display()))
+    };
+    let (there, enabled) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
+    let has = |list: &str, name: &str| list.split_whitespace().any(|found| found == name);
+    for setting in settings {
+        if !has(&there, setting.controller) {
+            bail!(
+                "cannot limit --{}: the {} controller is not available in {} (its \
+                 cgroup.controllers has: {}); {}",
+                setting.option,
+                setting.controller,
+                base.display(),
+                there.trim(),
+                delegate_hint(),
+            );
+        }
+    }
+    let needed = settings.iter().map(|setting| setting.controller);
+    for controller in
+        needed.chain(ACCOUNTING).filter(|name| has(&there, name) && !has(&enabled, name))
+    {
+        match enable(base, controller) {
+            Err(error) if settings.iter().any(|setting| setting.controller == controller) => {
+                return Err(error);
+            }
+            _ => {} // only for accounting: then there is none
+        }
+    }
+    Ok(())
+}
+
+fn enable(base: &Path, controller: &str) -> Result<()> {
+    let control = base.join("cgroup.subtree_control");
+    let enable = || fs::write(&control, format!("+{controller}"));
+    let busy = |error: &io::Error| error.raw_os_error() == Some(Errno::EBUSY as i32);
+    let result = match enable() {
+        // "No internal processes": a group other than the root either has processes or gives
+        // controllers to its children. So its processes, which are ours, move into a leaf.
+        Err(error) if busy(&error) => empty_into_leaf(base).and_then(|()| enable()),
+        result => result,
+    };
+    result.with_context(|| {
+        format!("cannot enable the {controller} controller in {}", control.display())
+    })
+}
+// ANCHOR_END: controllers
+
+fn empty_into_leaf(base: &Path) -> io::Result<()> {
+    let leaf = base.join("container-workshop.host");
+    match fs::create_dir(&leaf) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    for pid in fs::read_to_string(base.join("cgroup.procs"))?.lines() {
+        match fs::write(leaf.join("cgroup.procs"), pid) {
+            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {} // has just ended
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn undelegated(own: &Path) -> String {
+    format!("the cgroup {} is not ours to write; {}", own.display(), delegate_hint())
+}
+
+fn delegate_hint() -> &'static str {
+    "have systemd delegate one (systemd-run --user --scope -p Delegate=yes COMMAND), or run as root"
+}
+
+fn explain_v1(error: &io::Error, parent: &Path) -> anyhow::Error {
+    let hint = if is_denied(error) {
+        "; cgroup version 1 cannot be delegated safely, so limits take root here"
+    } else {
+        ""
+    };
+    anyhow!("cannot make a cgroup in {}: {error}{hint}", parent.display())
+}

@@ -1,0 +1,164 @@
+//! One directory of ours, and whose it is.
+//!
+//! Its owner holds a lock on it (flock(2)). The kernel drops the lock when that process ends, also
+//! by SIGKILL: a group that can be locked is stale, and whoever comes next removes it.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use step01_namespaces::{pidfd_open, pidfd_send_signal};
+
+/// How the names of our groups begin.
+pub(crate) const PREFIX: &str = "container-workshop-";
+
+/// A group's directory in one hierarchy, locked by us.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub path: PathBuf,
+    lock: File,
+}
+
+impl Group {
+    /// Makes the group `name` below `parent`.
+    pub fn create(parent: &Path, name: &str) -> io::Result<Self> {
+        let path = parent.join(format!("{PREFIX}{name}"));
+        loop {
+            // For us alone: who may open it could hold its lock.
+            DirBuilder::new().mode(0o700).create(&path)?;
+            // Until we hold the lock, somebody who sweeps may take the group for a stale one.
+            match File::open(&path) {
+                Ok(lock) if lock.try_lock().is_ok() && is_at(&lock, &path) => {
+                    return Ok(Self { path, lock });
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Removes the stale groups below `parent`.
+    pub fn sweep(parent: &Path) -> Result<()> {
+        let Ok(entries) = fs::read_dir(parent) else { return Ok(()) };
+        for entry in entries.filter_map(Result::ok) {
+            let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+            // What we may not open is another user's.
+            let Some(lock) = ours.then(|| File::open(entry.path()).ok()).flatten() else {
+                continue;
+            };
+            if lock.try_lock().is_ok() {
+                Self { path: entry.path(), lock }.remove()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what is left in it, and removes it with all groups below it.
+    pub fn remove(&self) -> Result<()> {
+        self.kill()?;
+        remove_tree(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))
+    }
+
+    /// Whether it is in version 1's freezer hierarchy.
+    pub fn can_freeze(&self) -> bool {
+        self.path.join("freezer.state").exists()
+    }
+
+    /// Ends every process in it and below it, and waits until they are gone.
+    ///
+    /// Processes that fork could outrun us one by one. Frozen ones cannot, and cgroup.kill
+    /// (version 2, Linux 5.14) takes all at once. A group without either is killed last, when
+    /// another one of the same container has been emptied.
+    pub fn kill(&self) -> Result<()> {
+        let (all_at_once, freezer) =
+            (self.path.join("cgroup.kill"), self.path.join("freezer.state"));
+        let kill = || -> Result<Vec<OwnedFd>> {
+            if self.can_freeze() {
+                fs::write(&freezer, "FROZEN")?;
+            }
+            // A pidfd before the signal: a number alone could mean another process by now.
+            let pids = processes(&self.path)?;
+            let fds: Vec<_> = pids.into_iter().filter_map(|pid| pidfd_open(pid).ok()).collect();
+            if all_at_once.exists() {
+                fs::write(&all_at_once, "1")?;
+            } else {
+                fds.iter().try_for_each(send_sigkill)?;
+            }
+            if self.can_freeze() {
+                fs::write(&freezer, "THAWED")?; // a frozen process does not even die
+            }
+            Ok(fds)
+        };
+        while !processes(&self.path)?.is_empty() {
+            let fds = kill()
+                .with_context(|| format!("cannot end the processes in {}", self.path.display()))?;
+            fds.iter().try_for_each(wait_for_end)?;
+        }
+        Ok(())
+    }
+}
+
+fn send_sigkill(pidfd: &OwnedFd) -> nix::Result<()> {
+    match pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+impl AsFd for Group {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|m| m.ino()).ok();
+    inode(file.metadata()) == inode(fs::metadata(path))
+}
+
+/// The processes in a group and in all groups below it. Those that our PID namespace does not have
+/// are written as 0; they are not for us to end.
+fn processes(group: &Path) -> Result<Vec<Pid>> {
+    let read = fs::read_to_string(group.join("cgroup.procs"));
+    let text = read.with_context(|| format!("cannot read {}/cgroup.procs", group.display()))?;
+    let mut pids: Vec<_> = text
+        .lines()
+        .filter_map(|pid| pid.parse().ok())
+        .filter(|&pid| pid > 0)
+        .map(Pid::from_raw)
+        .collect();
+    for below in groups_below(group)? {
+        pids.extend(processes(&below)?);
+    }
+    Ok(pids)
+}
+
+/// From the leaves up; the files in a group go with it.
+fn remove_tree(group: &Path) -> io::Result<()> {
+    groups_below(group)?.iter().try_for_each(|below| remove_tree(below))?;
+    fs::remove_dir(group)
+}
+
+fn groups_below(group: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(group)?.collect::<io::Result<Vec<_>>>()?;
+    let directories =
+        entries.iter().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    Ok(directories.map(fs::DirEntry::path).collect())
+}
+
+fn wait_for_end(pidfd: &OwnedFd) -> Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            result => return result.map(drop).context("cannot wait for a process to end"),
+        }
+    }
+}
