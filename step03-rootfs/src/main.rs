@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use step01_namespaces::{Child, Program, Signals};
+use step02_cgroups::Cgroup;
 
 /// Run a program in new namespaces, with limits, in its own root file system
 #[derive(Parser)]
@@ -14,6 +15,8 @@ use step01_namespaces::{Child, Program, Signals};
 struct Cli {
     #[command(flatten)]
     namespaces: step01_namespaces::Args,
+    #[command(flatten)]
+    limits: step02_cgroups::Args,
     #[command(flatten)]
     rootfs: step03_rootfs::Args,
     #[command(flatten)]
@@ -28,9 +31,10 @@ fn run(cli: &Cli) -> Result<u8> {
     let signals = Signals::block()?;
     let namespaces = cli.namespaces.namespaces()?;
     let rootfs = cli.rootfs.rootfs(namespaces)?;
+    let cgroup = Cgroup::create(&std::process::id().to_string(), &cli.limits.limits())?;
 
     // The child's side: in the new namespaces, once the parent has said Go.
-    let mut child = Child::spawn(namespaces, None, || {
+    let mut child = Child::spawn(namespaces, cgroup.fd(), || {
         namespaces.set_up(&cli.namespaces.hostname)?;
         rootfs.enter()?;
         Ok(cli.program.command())
@@ -38,6 +42,9 @@ fn run(cli: &Cli) -> Result<u8> {
 
     // The parent's side: on the host, while the child waits.
     child.map_ids()?;
+    cgroup.join(child.pid())?;
     child.go()?;
-    child.wait(&signals)
+    let status = child.wait(&signals)?;
+    cgroup.report();
+    Ok(status)
 }

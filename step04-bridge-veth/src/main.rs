@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use step01_namespaces::{Child, Program, Signals};
+use step02_cgroups::Cgroup;
 use step04_bridge_veth::Network;
 
 /// Run a program in a container that is plugged into a bridge
@@ -15,6 +16,8 @@ use step04_bridge_veth::Network;
 struct Cli {
     #[command(flatten)]
     namespaces: step01_namespaces::Args,
+    #[command(flatten)]
+    limits: step02_cgroups::Args,
     #[command(flatten)]
     rootfs: step03_rootfs::Args,
     #[command(flatten)]
@@ -31,10 +34,11 @@ fn run(cli: &Cli) -> Result<u8> {
     let signals = Signals::block()?;
     let namespaces = cli.namespaces.namespaces()?;
     let rootfs = cli.rootfs.rootfs(namespaces)?;
+    let cgroup = Cgroup::create(&std::process::id().to_string(), &cli.limits.limits())?;
     let network = Network::join(&cli.network, namespaces)?;
 
     // The child's side: in the new namespaces, once the parent has said Go.
-    let mut child = Child::spawn(namespaces, None, || {
+    let mut child = Child::spawn(namespaces, cgroup.fd(), || {
         namespaces.set_up(&cli.namespaces.hostname)?;
         network.configure()?;
         rootfs.enter()?;
@@ -43,7 +47,10 @@ fn run(cli: &Cli) -> Result<u8> {
 
     // The parent's side: on the host, while the child waits.
     child.map_ids()?;
+    cgroup.join(child.pid())?;
     network.plug(child.pid())?;
     child.go()?;
-    child.wait(&signals)
+    let status = child.wait(&signals)?;
+    cgroup.report();
+    Ok(status)
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use step01_namespaces::{Child, Program, Signals};
+use step02_cgroups::Cgroup;
 use step04_bridge_veth::Network;
 use step05_nat::Nat;
 
@@ -16,6 +17,8 @@ use step05_nat::Nat;
 struct Cli {
     #[command(flatten)]
     namespaces: step01_namespaces::Args,
+    #[command(flatten)]
+    limits: step02_cgroups::Args,
     #[command(flatten)]
     rootfs: step03_rootfs::Args,
     #[command(flatten)]
@@ -34,11 +37,12 @@ fn run(cli: &Cli) -> Result<u8> {
     let signals = Signals::block()?;
     let namespaces = cli.namespaces.namespaces()?;
     let rootfs = cli.rootfs.rootfs(namespaces)?;
+    let cgroup = Cgroup::create(&std::process::id().to_string(), &cli.limits.limits())?;
     let network = Network::join(&cli.network, namespaces)?;
     let _nat = Nat::install(&network, &cli.nat.publish)?;
 
     // The child's side: in the new namespaces, once the parent has said Go.
-    let mut child = Child::spawn(namespaces, None, || {
+    let mut child = Child::spawn(namespaces, cgroup.fd(), || {
         namespaces.set_up(&cli.namespaces.hostname)?;
         network.configure()?;
         rootfs.enter()?;
@@ -47,7 +51,10 @@ fn run(cli: &Cli) -> Result<u8> {
 
     // The parent's side: on the host, while the child waits.
     child.map_ids()?;
+    cgroup.join(child.pid())?;
     network.plug(child.pid())?;
     child.go()?;
-    child.wait(&signals)
+    let status = child.wait(&signals)?;
+    cgroup.report();
+    Ok(status)
 }
