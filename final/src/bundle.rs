@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::ValueEnum as _;
 use nix::sys::resource::Resource;
-use oci_spec::runtime::{LinuxNamespaceType, PosixRlimitType, Spec};
+use oci_spec::runtime::{
+    LinuxCpu, LinuxMemory, LinuxNamespaceType, LinuxPids, PosixRlimitType, Spec,
+};
 use step01_namespaces::{Namespace, Namespaces};
-use step02_cgroups::{Cpus, Limits};
+use step02_cgroups::{Cpus, Limits, Memory};
 use step03_rootfs::{Image, Layer, Mount, Rootfs};
 use step05_nat::Publish;
 
@@ -138,27 +140,20 @@ fn limits(spec: &Spec) -> Result<Limits> {
     let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) else {
         return Ok(Limits::default());
     };
+    let memory = resources.memory().as_ref().and_then(LinuxMemory::limit);
+    let pids = resources.pids().as_ref().map(LinuxPids::limit);
     let cpu = resources.cpu().as_ref();
-    let quota = cpu.and_then(oci_spec::runtime::LinuxCpu::quota);
-    let period = cpu.and_then(oci_spec::runtime::LinuxCpu::period);
+    let quota = cpu.and_then(LinuxCpu::quota);
+    let period = cpu.and_then(LinuxCpu::period);
     let cpuset = cpu.and_then(|cpu| cpu.cpus().as_ref());
     Ok(Limits {
-        memory: resources
-            .memory()
-            .and_then(|memory| memory.limit())
-            .map(u64::try_from)
-            .transpose()
-            .map_err(|_| anyhow!("the memory limit is negative"))?,
+        // Below 0 is no limit, by the specification.
+        memory: memory.and_then(|bytes| u64::try_from(bytes).ok()).map(Memory::new).transpose()?,
         cpus: match (quota, period) {
             (Some(quota), Some(period)) => Some(Cpus::from_quota(quota, period)?),
             _ => None,
         },
-        pids: resources
-            .pids()
-            .as_ref()
-            .and_then(oci_spec::runtime::LinuxPids::limit)
-            .map(u64::try_from)
-            .transpose()?,
+        pids: pids.and_then(|limit| u64::try_from(limit).ok()),
         cpuset: cpuset.map(|list| list.parse()).transpose()?,
     })
 }
@@ -207,7 +202,8 @@ fn rootfs(spec: &Spec) -> Result<Rootfs> {
             _ => mounts.push(mount),
         }
     }
-    let paths = |list: Option<&Vec<String>>| list.into_iter().flatten().map(PathBuf::from).collect();
+    let paths =
+        |list: Option<&Vec<String>>| list.into_iter().flatten().map(PathBuf::from).collect();
     Ok(Rootfs {
         image: Image::Directory(root.path().clone()),
         layers,

@@ -202,6 +202,9 @@ fn parse_env(text: &str) -> Result<String, String> {
             Err("an environment variable needs a name: NAME=VALUE or NAME".into())
         }
         Some(_) => Ok(text.to_owned()),
-        None => Ok(std::env::var(text).map_or_else(|_| String::new(), |value| format!("{text}={value}"))),
+        None => {
+            Ok(std::env::var(text)
+                .map_or_else(|_| String::new(), |value| format!("{text}={value}")))
+        }
     }
 }

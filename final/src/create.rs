@@ -19,8 +19,10 @@ use crate::terminal;
 // ANCHOR: run
 pub fn run(container: &mut Container, bundle: &Bundle, signals: &Signals) -> Result<u8> {
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
-    let network =
-        if bundle.net == Net::Bridge { Some(Network::join(&bundle.bridge)?) } else { None };
+    let network = match bundle.net {
+        Net::Bridge => Some(Network::join(&bundle.bridge, bundle.namespaces)?),
+        Net::None | Net::Host => None,
+    };
     let _nat = match &network {
         Some(network) => Some(Nat::install(network, &bundle.publish)?),
         None => None,
@@ -38,12 +40,10 @@ pub fn run(container: &mut Container, bundle: &Bundle, signals: &Signals) -> Res
     }
     container.started(child.pid())?;
     let status = match child.go()? {
-        Some(master) => {
-            terminal::relay(&mut child, master, bundle.process.interactive, signals)?
-        }
+        Some(master) => terminal::relay(&mut child, master, bundle.process.interactive, signals)?,
         None => child.wait(signals)?,
     };
-    cgroup.report(status);
+    cgroup.report();
     Ok(status)
 }
 // ANCHOR_END: run

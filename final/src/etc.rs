@@ -42,7 +42,10 @@ fn without_loopback(text: &str) -> String {
     let reachable = |line: &&str| {
         let mut words = line.split_whitespace();
         words.next() != Some("nameserver")
-            || words.next().and_then(|word| word.parse().ok()).is_none_or(|a: IpAddr| !a.is_loopback())
+            || words
+                .next()
+                .and_then(|word| word.parse().ok())
+                .is_none_or(|a: IpAddr| !a.is_loopback())
     };
     text.lines().filter(reachable).flat_map(|line| [line, "\n"]).collect()
 }

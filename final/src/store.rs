@@ -123,7 +123,8 @@ impl Store {
     /// All containers, oldest first, without taking any.
     pub fn list(&self) -> Result<Vec<Container>> {
         let mut found = Vec::new();
-        let entries = fs::read_dir(&self.0).with_context(|| format!("cannot read {}", self.0.display()))?;
+        let entries =
+            fs::read_dir(&self.0).with_context(|| format!("cannot read {}", self.0.display()))?;
         for entry in entries {
             let path = entry?.path();
             // One that is just being made or removed has no state.json: it is not there yet, or

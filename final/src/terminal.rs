@@ -4,9 +4,9 @@
 //! it (ioctl_tty(2), TIOCSTI). So the container gets a new pair from its own devpts (pty(7)), and
 //! we copy bytes between the pair's master side and the user.
 
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _, stdin, stdout};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -105,9 +105,8 @@ pub fn relay(child: &mut Child, master: OwnedFd, input: bool, signals: &Signals)
             result => result.context("cannot wait for the terminal")?,
         };
         let ended = fds[0].any() == Some(true);
-        let typed = fds.get(2).is_some_and(|fd| {
-            input && pending.is_empty() && fd.any() == Some(true)
-        });
+        let typed =
+            fds.get(2).is_some_and(|fd| input && pending.is_empty() && fd.any() == Some(true));
         drop(fds);
 
         if typed {

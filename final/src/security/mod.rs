@@ -68,8 +68,7 @@ pub fn new_session_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     let anonymous = std::ptr::null::<libc::c_char>();
     // SAFETY: a null name asks for an anonymous keyring.
-    let result =
-        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, anonymous) };
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, anonymous) };
     match Errno::result(result) {
         // No keys in this kernel, or a sandbox around us without them: none to be protected.
         Ok(_) | Err(Errno::ENOSYS) => Ok(()),

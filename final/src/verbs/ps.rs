@@ -57,7 +57,8 @@ fn row(container: &Container) -> [String; 7] {
 
 /// A time span in docker's words.
 fn since(seconds: u64) -> String {
-    let count = |number, unit: &str| format!("{number} {unit}{}", if number == 1 { "" } else { "s" });
+    let count =
+        |number, unit: &str| format!("{number} {unit}{}", if number == 1 { "" } else { "s" });
     match seconds {
         0 => "Less than a second".to_owned(),
         1..60 => count(seconds, "second"),
