@@ -28,13 +28,11 @@ pub fn run(container: &mut Container, bundle: &Bundle, signals: &Signals) -> Res
         None => None,
     };
 
-    let mut child = Child::spawn(bundle.namespaces, cgroup.fd(), || {
-        init(bundle, &bundle.rootfs, network.as_ref())
-    })?;
+    let mut child =
+        Child::spawn(bundle.namespaces, cgroup.fd(), || init(bundle, &cgroup, network.as_ref()))?;
 
     // While the child waits for Go: what can only be done from outside.
     child.map_ids()?;
-    cgroup.join(child.pid())?;
     if let Some(network) = &network {
         network.plug(child.pid())?;
     }

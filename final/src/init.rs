@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use step01_namespaces::Prepared;
-use step03_rootfs::Rootfs;
+use step02_cgroups::Cgroup;
 use step04_bridge_veth::{Network, loopback_up};
 
 use crate::bundle::Bundle;
@@ -15,16 +15,17 @@ use crate::{etc, terminal};
 /// The order is the kernel's. Privileges are given up last, as all that comes before needs them,
 /// and every path after `enter` is the container's own.
 // ANCHOR: init
-pub fn init(bundle: &Bundle, rootfs: &Rootfs, network: Option<&Network>) -> Result<Prepared> {
+pub fn init(bundle: &Bundle, cgroup: &Cgroup, network: Option<&Network>) -> Result<Prepared> {
     let process = &bundle.process;
     process.leave_caller()?;
+    cgroup.join()?;
     bundle.namespaces.set_up(&bundle.hostname)?;
     match network {
         Some(network) => network.configure()?,
         None if bundle.has_own_network() => loopback_up()?,
         None => {}
     }
-    let root = rootfs.enter()?;
+    let root = bundle.rootfs.enter()?;
     etc::write(&root, &bundle.hostname, address(network), &bundle.resolv_conf)?;
     let terminal = process.open_stdio()?;
     if terminal.is_some() {

@@ -58,7 +58,7 @@ impl Child {
         match clone3(namespaces.clone_flags(), cgroup).map_err(|e| explain_clone(namespaces, e))? {
             None => {
                 drop(parents); // or end of file would never come while the child lives
-                child_main(&childs, namespaces, setup)
+                child_main(&childs, setup)
             }
             Some((pid, pidfd)) => {
                 Ok(Self { pid, pidfd, channel: parents, namespaces, status: None })
@@ -178,12 +178,8 @@ impl Drop for Child {
 /// The child's whole life up to the exec. It never returns into the frames that it shares with
 /// the parent: a guard there must be dropped once, by the parent.
 // ANCHOR: child
-fn child_main<P: Into<Prepared>>(
-    channel: &Channel,
-    namespaces: Namespaces,
-    setup: impl FnOnce() -> Result<P>,
-) -> ! {
-    let failure = catch_unwind(AssertUnwindSafe(|| prepare_and_exec(channel, namespaces, setup)))
+fn child_main<P: Into<Prepared>>(channel: &Channel, setup: impl FnOnce() -> Result<P>) -> ! {
+    let failure = catch_unwind(AssertUnwindSafe(|| prepare_and_exec(channel, setup)))
         .unwrap_or_else(|_| Failure { status: Failure::ENGINE, text: "a bug: panicked".into() });
     let status = i32::from(failure.status);
     let _ = channel.send(&Message::Failed(failure)); // the parent may be gone; then nobody asks
@@ -193,14 +189,12 @@ fn child_main<P: Into<Prepared>>(
 
 fn prepare_and_exec<P: Into<Prepared>>(
     channel: &Channel,
-    namespaces: Namespaces,
     setup: impl FnOnce() -> Result<P>,
 ) -> Failure {
     let prepare = || -> Result<Command> {
         // If the parent is killed, so are we. Should it be dead already, end of file says so.
         prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie the child to its parent")?;
         let Some(Message::Go) = channel.receive()? else { bail!("the parent went away") };
-        namespaces.enter_cgroup_namespace()?;
         let Prepared { command, terminal } = setup()?.into();
         channel.send(&Message::Ready(terminal))?;
         Ok(command)

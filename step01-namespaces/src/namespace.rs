@@ -100,19 +100,11 @@ impl Namespaces {
     /// The flags for clone3(2): all but the cgroup namespace's.
     ///
     /// The root of a new cgroup namespace is the cgroup of the process that *makes* it. In the
-    /// clone that would be the parent's cgroup, so the child makes this one itself, when it is
-    /// in the container's cgroup: see [`Namespaces::enter_cgroup_namespace`].
+    /// clone that would be the parent's cgroup, so the child makes this one itself, when it is in
+    /// the container's cgroup: see [`Namespaces::set_up`].
     pub(crate) fn clone_flags(self) -> u64 {
         let flags = self.0 & !libc::CLONE_NEWCGROUP;
         u64::from(flags.cast_unsigned())
-    }
-
-    /// The child's side: makes the cgroup namespace, whose root is the caller's cgroup.
-    pub(crate) fn enter_cgroup_namespace(self) -> Result<()> {
-        if self.contains(Namespace::Cgroup) {
-            unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot make a cgroup namespace")?;
-        }
-        Ok(())
     }
 
     /// The child's side: gives the new namespaces what they should start with.
@@ -122,6 +114,9 @@ impl Namespaces {
     /// that, before anybody inside mounts anything (mount_namespaces(7), "Shared subtrees").
     // ANCHOR: set_up
     pub fn set_up(self, hostname: &str) -> Result<()> {
+        if self.contains(Namespace::Cgroup) {
+            unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot make a cgroup namespace")?;
+        }
         if self.contains(Namespace::Mnt) {
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, "/", None::<&str>, private, None::<&str>)

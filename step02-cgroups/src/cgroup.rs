@@ -30,6 +30,8 @@ pub struct Cgroup {
     version: Version,
     groups: Vec<Group>,
     limits: Limits,
+    /// Whether we made it, and so have to remove it.
+    ours: bool,
 }
 
 impl Cgroup {
@@ -59,7 +61,8 @@ impl Cgroup {
         hierarchies: impl Iterator<Item = &'h Hierarchy>,
     ) -> Result<Self> {
         let mut settings = settings(limits, Version::V1);
-        let mut cgroup = Self { version: Version::V1, groups: Vec::new(), limits: limits.clone() };
+        let mut cgroup =
+            Self { version: Version::V1, groups: Vec::new(), limits: limits.clone(), ours: true };
         for hierarchy in hierarchies {
             let has = |name: &str| hierarchy.controllers.iter().any(|c| c == name);
             let wanted: Vec<_> = settings.extract_if(.., |s| has(s.controller)).collect();
@@ -97,7 +100,8 @@ impl Cgroup {
         enable_controllers(&base, &settings)?;
         let group = Group::create(&base, name)
             .with_context(|| format!("cannot make a cgroup in {}", base.display()))?;
-        let cgroup = Self { version: Version::V2, groups: vec![group], limits: limits.clone() };
+        let cgroup =
+            Self { version: Version::V2, groups: vec![group], limits: limits.clone(), ours: true };
         write_all(&settings, &cgroup.groups[0].path)?;
         Ok(cgroup)
     }
@@ -106,7 +110,12 @@ impl Cgroup {
     fn none(limits: &Limits, why: &anyhow::Error) -> Result<Self> {
         match settings(limits, Version::V2).first() {
             Some(setting) => bail!("cannot limit --{}: {why}", setting.option),
-            None => Ok(Self { version: Version::V2, groups: Vec::new(), limits: limits.clone() }),
+            None => Ok(Self {
+                version: Version::V2,
+                groups: Vec::new(),
+                limits: limits.clone(),
+                ours: true,
+            }),
         }
     }
 
@@ -117,18 +126,42 @@ impl Cgroup {
         Some(group.as_fd())
     }
 
-    /// Version 1: moves the process in, which must not have done anything yet: what it has used
-    /// before stays with its old group.
+    /// The child's side, version 1: moves the calling process in, before it has done anything:
+    /// what it has used until now stays with its old group.
+    ///
+    /// `tasks` moves one thread and `cgroup.procs` a whole process, and we are one thread. But
+    /// moving a process means to keep *every* process of the machine from forking and ending for
+    /// that time, which alone takes longer than all the rest of starting a container.
     // ANCHOR: join
-    pub fn join(&self, pid: Pid) -> Result<()> {
+    pub fn join(&self) -> Result<()> {
         if self.version == Version::V1 {
             for group in &self.groups {
-                write_pid(&group.path, pid)?;
+                fs::write(group.path.join("tasks"), "0")
+                    .with_context(|| format!("cannot move into {}", group.path.display()))?;
             }
         }
         Ok(())
     }
     // ANCHOR_END: join
+
+    /// The cgroup that the process is in, for one more to join: not ours to remove.
+    pub fn of(pid: Pid) -> Result<Self> {
+        let read =
+            |path: String| fs::read_to_string(&path).with_context(|| format!("cannot read {path}"));
+        let mountinfo = read("/proc/self/mountinfo".into())?;
+        let own = crate::parse(&mountinfo, &read("/proc/self/cgroup".into())?);
+        let wanted = crate::parse(&mountinfo, &read(format!("/proc/{pid}/cgroup"))?);
+        // Where it is in the same group as we are, so will our child be.
+        let wanted: Vec<_> = wanted.into_iter().filter(|h| !own.contains(h)).collect();
+        let version = wanted.first().map_or(Version::V2, |hierarchy| hierarchy.version);
+        let groups = wanted.into_iter().map(|hierarchy| Group::open(hierarchy.own));
+        Ok(Self {
+            version,
+            groups: groups.collect::<io::Result<_>>().context("cannot open its cgroup")?,
+            limits: Limits::default(),
+            ours: false,
+        })
+    }
 
     /// What it has used so far.
     #[must_use]
@@ -157,6 +190,9 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
+        if !self.ours {
+            return;
+        }
         // The group that can freeze first: from the others, processes that fork could run away.
         self.groups.sort_by_key(|group| !group.can_freeze());
         for group in &self.groups {
@@ -179,28 +215,12 @@ pub fn sweep() -> Result<()> {
     Ok(())
 }
 
-/// Moves `pid` into the cgroups that `other` is in.
-pub fn join_same(pid: Pid, other: Pid) -> Result<()> {
-    let read =
-        |path: String| fs::read_to_string(&path).with_context(|| format!("cannot read {path}"));
-    let mountinfo = read("/proc/self/mountinfo".into())?;
-    let now = crate::parse(&mountinfo, &read(format!("/proc/{pid}/cgroup"))?);
-    let wanted = crate::parse(&mountinfo, &read(format!("/proc/{other}/cgroup"))?);
-    let changed = wanted.iter().filter(|hierarchy| !now.contains(hierarchy));
-    changed.map(|hierarchy| write_pid(&hierarchy.own, pid)).collect()
-}
-
 fn is_used(controller: &str) -> bool {
     ACCOUNTING.contains(&controller) || [FREEZER, "cpuset"].contains(&controller)
 }
 
 fn is_denied(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
-}
-
-fn write_pid(group: &Path, pid: Pid) -> Result<()> {
-    fs::write(group.join("cgroup.procs"), pid.to_string())
-        .with_context(|| format!("cannot move the process into {}", group.display()))
 }
 
 fn write_all(settings: &[Setting], group: &Path) -> Result<()> {

@@ -45,6 +45,12 @@ impl Group {
         }
     }
 
+    /// One that is there, without its lock.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        let lock = File::open(&path)?;
+        Ok(Self { path, lock })
+    }
+
     /// Removes the stale groups below `parent`.
     pub fn sweep(parent: &Path) -> Result<()> {
         let Ok(entries) = fs::read_dir(parent) else { return Ok(()) };

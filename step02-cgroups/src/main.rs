@@ -32,13 +32,13 @@ fn run(cli: &Cli) -> Result<u8> {
 
     // The child's side: in the new namespaces, once the parent has said Go.
     let mut child = Child::spawn(namespaces, cgroup.fd(), || {
+        cgroup.join()?;
         namespaces.set_up(&cli.namespaces.hostname)?;
         Ok(cli.program.command())
     })?;
 
     // The parent's side: on the host, while the child waits.
     child.map_ids()?;
-    cgroup.join(child.pid())?;
     child.go()?;
     let status = child.wait(&signals)?;
     cgroup.report();

@@ -12,7 +12,7 @@ use crate::{Args, Cidr, Lease, Pool, Rtnetlink, explain};
 /// The kernel sets it together with the making of the link, so there is no moment without it.
 const GROUP: u32 = 0x6377;
 
-/// A bridge and an address on it. Dropping it unplugs the container, and removes the bridge with
+/// A bridge and an address on it. Dropping it gives the address back, and removes the bridge with
 /// the last one.
 #[derive(Debug)]
 pub struct Network {
@@ -55,18 +55,14 @@ impl Network {
 
     /// The parent's side, while the child waits: a cable from the bridge into its network
     /// namespace.
+    ///
+    /// Nobody has to remove it: with a network namespace the kernel deletes the interfaces in it,
+    /// and with one end of a veth pair the other. The namespace ends with its last process.
     // ANCHOR: plug
     pub fn plug(&self, pid: Pid) -> Result<()> {
-        let name = veth_name(self.address);
-        let plug = |rt: &mut Rtnetlink| {
-            // The address is ours alone, so a link of that name is one that a dead container
-            // left behind. The kernel takes its time to remove a namespace.
-            rt.delete(&name)?;
-            rt.create_veth(&name, self.index, pid, mac_of(self.address))
-        };
         Rtnetlink::open()
-            .and_then(|mut rt| plug(&mut rt))
-            .map_err(|e| explain(&format!("cannot make the veth pair {name}"), &e))
+            .and_then(|mut rt| rt.create_veth(self.index, pid, mac_of(self.address)))
+            .map_err(|e| explain("cannot make a veth pair", &e))
     }
     // ANCHOR_END: plug
 
@@ -113,11 +109,8 @@ impl Network {
 
     fn leave(&mut self) -> Result<()> {
         let pool = Pool::lock(&self.bridge)?;
-        let name = veth_name(self.address);
-        let unplugged = Rtnetlink::open().and_then(|mut rt| rt.delete(&name));
         drop(self.lease.take());
-        pool.remove_if_unused()?;
-        unplugged.map_err(|e| explain(&format!("cannot delete the veth pair {name}"), &e))
+        pool.remove_if_unused()
     }
 }
 
@@ -175,11 +168,6 @@ fn create_bridge(rt: &mut Rtnetlink, name: &str, subnet: Cidr) -> Result<u32> {
     let link = rt.find(name).map_err(failed)?.context("the bridge vanished")?;
     rt.add_address(link.index, subnet.gateway(), subnet).map_err(failed)?;
     Ok(link.index)
-}
-
-/// The host's end of a container's cable.
-fn veth_name(address: Ipv4Addr) -> String {
-    format!("veth{:08x}", address.to_bits())
 }
 
 /// A locally administered hardware address (its second bit is set) with the IPv4 address in it:

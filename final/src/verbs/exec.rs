@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::chdir;
 use step01_namespaces::{Child, Namespace, Namespaces, Signals};
+use step02_cgroups::Cgroup;
 
 use crate::bundle::Bundle;
 use crate::cli::ExecArgs;
@@ -34,12 +35,14 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
     process.env.extend(args.env.iter().filter(|variable| !variable.is_empty()).cloned());
     let workdir = args.workdir.clone().unwrap_or_else(|| bundle.rootfs.workdir.clone());
 
+    let cgroup = Cgroup::of(first)?;
     // The PID namespace is special: setns(2) puts not us into it, but our next child. And it
     // takes a capability over the user namespace that owns it, so that one comes first.
     let (before, after) = split(bundle.namespaces);
     setns(&pidfd, before).context("cannot join the container's PID namespace")?;
 
-    let mut child = Child::spawn(Namespaces::default(), None, || {
+    let mut child = Child::spawn(Namespaces::default(), cgroup.fd(), || {
+        cgroup.join()?;
         bundle.process.leave_caller()?;
         setns(&pidfd, after).context("cannot join the container's namespaces")?;
         chdir(&workdir).with_context(|| format!("no directory {} in it", workdir.display()))?;
@@ -47,7 +50,6 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
         bundle.process.restrict()?;
         Ok(bundle.process.command(terminal))
     })?;
-    step02_cgroups::join_same(child.pid(), first)?;
     match child.go()? {
         Some(master) => terminal::relay(&mut child, master, args.stdio.interactive, &signals),
         None => child.wait(&signals),
