@@ -1,0 +1,278 @@
+//! The namespaces of a lab, and who one is in it.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use anyhow::{Context as _, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::wait::{WaitStatus, wait};
+use nix::unistd::{
+    ForkResult, Gid, Pid, Uid, chown, fork, getegid, geteuid, setgid, setgroups, sethostname,
+    setuid,
+};
+
+use crate::snapshot::Snapshot;
+use crate::{internet, wire};
+
+/// Who one is in a lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Root of the machine: no user namespace, so the kernel treats us as it treats root.
+    Root,
+    /// A plain user who is root in the lab's user namespace.
+    LabRoot,
+    /// A plain user who is nothing more in the lab.
+    Plain,
+}
+
+impl Who {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Root, Self::LabRoot, Self::Plain];
+
+    /// As tests are named.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::LabRoot => "lab-root",
+            Self::Plain => "plain",
+        }
+    }
+
+    /// What a lab makes of its caller without being told: root stays root.
+    #[must_use]
+    pub fn of_caller() -> Self {
+        if geteuid().is_root() { Self::Root } else { Self::LabRoot }
+    }
+}
+
+/// The plain user that root becomes for a lab; a plain user stays who he is.
+const PLAIN_USER: u32 = 1000;
+
+/// Where a lab shows the directory of our programs, which a plain user may not reach otherwise: it
+/// could be below /root.
+const PROGRAMS: &str = "/mnt/programs";
+
+/// Runs `inside` as a process of a new lab, and returns how it ended. With `check`, something left
+/// behind on the lab's host is a failure, too.
+///
+/// Call it from a process with one thread: what follows a fork is a copy of the calling thread.
+pub fn run(who: Who, check: bool, inside: impl FnOnce() -> i32) -> Result<ExitStatus> {
+    let was_root = geteuid().is_root();
+    if who == Who::Root && !was_root {
+        bail!("only root can have a lab as root");
+    }
+    // A Ctrl-C is for what runs inside; we stay until it is done.
+    ignore(&[Signal::SIGINT, Signal::SIGQUIT])?;
+    let mut spaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    if was_root && who != Who::Root {
+        unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
+        show_programs()?;
+    }
+    if was_root && who == Who::LabRoot {
+        become_user(PLAIN_USER)?;
+    }
+    let (uid, gid) = (geteuid(), getegid());
+    if !uid.is_root() {
+        spaces |= CloneFlags::CLONE_NEWUSER;
+    }
+    unshare(spaces).context(
+        "cannot make the lab's namespaces; if this system restricts user namespaces, run as root",
+    )?;
+    if !uid.is_root() {
+        let inside = if who == Who::LabRoot { (0, 0) } else { (uid.as_raw(), gid.as_raw()) };
+        map_ids(inside, (uid, gid))?;
+    }
+    // The lab's first process is the next child: with it the kernel ends all others.
+    // SAFETY: this process has one thread, so its copy may go on with any code.
+    match unsafe { fork() }.context("cannot start the lab")? {
+        ForkResult::Parent { .. } => Ok(wait_for_lab()?),
+        ForkResult::Child => {
+            let drop_to = (was_root && who == Who::Plain).then_some(PLAIN_USER);
+            let status = first_process(drop_to, check, inside).unwrap_or_else(|error| {
+                eprintln!("the lab failed: {error:#}");
+                125
+            });
+            std::process::exit(status)
+        }
+    }
+}
+
+/// The path of one of our programs as it is in this lab.
+#[must_use]
+pub fn program(path: &str) -> PathBuf {
+    let shown = Path::new(PROGRAMS);
+    match build_directory().and_then(|build| Ok(Path::new(path).strip_prefix(build)?.to_owned())) {
+        Ok(below) if shown.exists() => shown.join(below),
+        _ => PathBuf::from(path),
+    }
+}
+
+/// target/debug: the parent of deps/, where test programs are, or the directory of the workshop.
+fn build_directory() -> Result<PathBuf> {
+    let mut path = match std::env::var_os("WORKSHOP_BUILD") {
+        Some(path) => return Ok(path.into()),
+        None => std::env::current_exe().context("cannot find our own program")?,
+    };
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    Ok(path)
+}
+
+fn show_programs() -> Result<()> {
+    make_private()?;
+    let (build, none) = (build_directory()?, None::<&str>);
+    mount(Some("tmpfs"), "/mnt", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+        .context("cannot mount a tmpfs on /mnt")?;
+    fs::create_dir(PROGRAMS)?;
+    mount(Some(&build), PROGRAMS, none, MsFlags::MS_BIND, none)
+        .with_context(|| format!("cannot show {} as {PROGRAMS}", build.display()))?;
+    // SAFETY: one thread, so nobody reads the environment at this time.
+    unsafe { std::env::set_var("WORKSHOP_BUILD", build) };
+    Ok(())
+}
+
+fn become_user(id: u32) -> Result<()> {
+    setgroups(&[])?;
+    setgid(Gid::from_raw(id))?;
+    setuid(Uid::from_raw(id)).with_context(|| format!("cannot become the user {id}"))?;
+    // Or else our files in /proc would be root's, and we could not write our id maps.
+    prctl::set_dumpable(true)?;
+    Ok(())
+}
+
+fn map_ids(inside: (u32, u32), (uid, gid): (Uid, Gid)) -> Result<()> {
+    let write = |file: &str, text: &str| {
+        fs::write(format!("/proc/self/{file}"), text)
+            .with_context(|| format!("cannot write {text:?} to /proc/self/{file}"))
+    };
+    write("setgroups", "deny")?;
+    write("uid_map", &format!("{} {uid} 1", inside.0))?;
+    write("gid_map", &format!("{} {gid} 1", inside.1))
+}
+
+fn wait_for_lab() -> Result<ExitStatus> {
+    loop {
+        match wait() {
+            Err(nix::errno::Errno::EINTR) => {}
+            Ok(WaitStatus::Exited(_, code)) => return Ok(ExitStatus::from_raw(code << 8)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                return Ok(ExitStatus::from_raw(signal as i32));
+            }
+            Ok(other) => bail!("unexpected wait status {other:?}"),
+            Err(errno) => return Err(errno).context("cannot wait for the lab"),
+        }
+    }
+}
+
+/// PID 1 of the lab: builds it, starts `inside`, and takes in orphans until that has ended.
+fn first_process(drop_to: Option<u32>, check: bool, inside: impl FnOnce() -> i32) -> Result<i32> {
+    prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie the lab to its caller")?;
+    build_host()?;
+    make_runtime_directory(drop_to.map_or_else(geteuid, Uid::from_raw))?;
+    let server = internet::start()?;
+    let own = [Pid::this(), server];
+    let before = check.then(|| Snapshot::take(&own)).transpose()?;
+
+    // SAFETY: this process has one thread, so its copy may go on with any code.
+    let main = match unsafe { fork() }.context("cannot start a process in the lab")? {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            // SAFETY: the handlers are SIG_DFL, no code of ours.
+            unsafe {
+                signal(Signal::SIGINT, SigHandler::SigDfl)?;
+                signal(Signal::SIGQUIT, SigHandler::SigDfl)?;
+            }
+            if let Some(user) = drop_to {
+                become_user(user)?;
+            }
+            std::process::exit(inside())
+        }
+    };
+    let status = loop {
+        match wait() {
+            Err(nix::errno::Errno::EINTR) => {}
+            Ok(WaitStatus::Exited(pid, code)) if pid == main => break code,
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == main => break 128 + signal as i32,
+            result => drop(result.context("cannot wait in the lab")?),
+        }
+    };
+    if let Some(before) = before.filter(|_| status == 0) {
+        before.ensure_restored(&own)?;
+    }
+    Ok(status)
+}
+
+/// What a login makes for a user: a place for state that is gone with the lab.
+fn make_runtime_directory(user: Uid) -> Result<()> {
+    let path = format!("/run/user/{user}");
+    fs::create_dir_all(&path)?;
+    chown(path.as_str(), Some(user), None).with_context(|| format!("cannot make {path}"))?;
+    // SAFETY: one thread, so nobody reads the environment at this time.
+    unsafe { std::env::set_var("XDG_RUNTIME_DIR", path) };
+    Ok(())
+}
+
+/// Gives the lab's host its own /proc, /sys and /run, and a name.
+fn build_host() -> Result<()> {
+    make_private()?;
+    sethostname("lab").context("cannot name the lab")?;
+    let none = None::<&str>;
+    let fresh = |kind: &str, path: &str| {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mount(Some(kind), path, Some(kind), flags, none)
+            .with_context(|| format!("cannot mount {kind} on {path}"))
+    };
+    fresh("tmpfs", "/run")?; // state of containers outside must not be seen, nor changed
+    fresh("proc", "/proc")?;
+    // The new /sys shows the lab's links; the cgroup trees move over to it.
+    let (cgroups, aside) = ("/sys/fs/cgroup", "/run/cgroup");
+    fs::create_dir(aside)?;
+    mount(Some(cgroups), aside, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+        .context("cannot bind the cgroup trees")?;
+    fresh("sysfs", "/sys")?;
+    mount(Some(aside), cgroups, none, MsFlags::MS_MOVE, none)
+        .context("cannot move the cgroup trees to the new /sys")?;
+    fs::remove_dir(aside).context("cannot clean up /run")
+}
+
+fn make_private() -> Result<()> {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context("cannot make the mounts private")
+}
+
+fn ignore(signals: &[Signal]) -> Result<()> {
+    for &ignored in signals {
+        // SAFETY: the handler is SIG_IGN, no code of ours.
+        unsafe { signal(ignored, SigHandler::SigIgn) }.context("cannot ignore a signal")?;
+    }
+    Ok(())
+}
+
+/// What a shell in the lab says first.
+pub fn greet() {
+    let links = wire::Wire::open().and_then(|wire| wire.links()).unwrap_or_default();
+    let _ = writeln!(
+        std::io::stderr(),
+        "This is a lab: nothing that you do to its network, mounts or processes reaches your \
+         machine.\nIts links: {}. The internet: http://{}/ (it says who asked), and\n\
+         http://{}/tcp/ADDRESS/PORT makes {} connect there. Leave with: exit",
+        links.join(", "),
+        internet::SERVER,
+        internet::SERVER,
+        internet::SECOND_HOST
+    );
+}

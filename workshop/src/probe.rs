@@ -1,0 +1,111 @@
+//! What tests run inside containers: small programs that do one thing and say what they saw.
+//!
+//! They are in every test program, and in the workshop's: `PROGRAM @NAME WORDS...`. A fresh machine
+//! has no client or server that a test could count on.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, UdpSocket};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::suite::get;
+
+/// Runs the probe that the command line names; `None` if it names none.
+#[must_use]
+pub fn main() -> Option<ExitCode> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let name = words.first()?.strip_prefix('@')?;
+    let words: Vec<_> = words[1..].iter().map(String::as_str).collect();
+    Some(match run(name, &words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("probe: {error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn run(name: &str, words: &[&str]) -> Result<()> {
+    let number = || -> Result<usize> { Ok(words.first().context("no number")?.parse()?) };
+    match name {
+        "eat" => eat(number()?),
+        "spin" => spin(Duration::from_secs(number()? as u64)),
+        "forks" => forks(),
+        "get" => println!("{}", get(words[0], words.get(1).unwrap_or(&"/"))),
+        "serve" => serve(words[0])?,
+        "echo" => echo(words[0])?,
+        "fds" => {
+            let list = std::fs::read_dir("/proc/self/fd")?;
+            let links = list.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+            links.for_each(|link| println!("{}", link.display()));
+        }
+        other => bail!("no probe {other}"),
+    }
+    Ok(())
+}
+
+/// Touches so many MiB of memory, a page at a time: asking for memory alone takes none.
+fn eat(mebibytes: usize) {
+    let mut memory = vec![0_u8; mebibytes << 20];
+    for page in memory.chunks_mut(4096) {
+        page[0] = 1;
+    }
+    println!(
+        "ate {} MiB",
+        memory.iter().step_by(4096).map(|&b| usize::from(b)).sum::<usize>() >> 8
+    );
+}
+
+/// Uses as much processor time as it gets, and says how much that was.
+fn spin(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {}
+    let used = nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID);
+    let used = used.map_or(Duration::ZERO, Duration::from);
+    println!("used {} ms", used.as_millis());
+}
+
+/// Starts processes that wait, until it may start no more; says how many that were.
+fn forks() {
+    let mut children = Vec::new();
+    let error = loop {
+        match std::process::Command::new("sleep").arg("60").spawn() {
+            Ok(child) => children.push(child),
+            Err(error) => break error,
+        }
+        if children.len() > 1000 {
+            println!("no limit");
+            break std::io::Error::other("none");
+        }
+    };
+    println!("started {}, then: {error}", children.len());
+    for mut child in children {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// Answers every connection to the address with the client's address, for ever.
+fn serve(address: &str) -> Result<()> {
+    let listener = TcpListener::bind(address).with_context(|| format!("cannot have {address}"))?;
+    println!("ready");
+    loop {
+        let (mut stream, client) = listener.accept()?;
+        let mut request = [0; 512];
+        let _ = stream.read(&mut request)?;
+        write!(stream, "HTTP/1.0 200 OK\r\n\r\nhello {}\n", client.ip())?;
+    }
+}
+
+/// Answers every datagram to the address with the client's address, for ever.
+fn echo(address: &str) -> Result<()> {
+    let socket = UdpSocket::bind(address).with_context(|| format!("cannot have {address}"))?;
+    println!("ready");
+    loop {
+        let mut bytes = [0; 512];
+        let (_, client) = socket.recv_from(&mut bytes)?;
+        socket.send_to(format!("hello {}\n", client.ip()).as_bytes(), client)?;
+    }
+}

@@ -1,0 +1,198 @@
+//! The runner of our tests: each in a lab of its own, as each kind of user that it is for.
+//!
+//! A test program's `main` is [`suite`]. Run by a person or by cargo it starts itself once more
+//! for each test; that second process has one thread, enters a lab, and runs the test there.
+//! What the test left on the lab's host makes it fail, so no test can forget to look.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::unistd::geteuid;
+
+use crate::lab::{self, Who};
+use crate::probe;
+
+/// A test: its name, who it is for, and what it does.
+pub struct Test {
+    /// The function's name.
+    pub name: &'static str,
+    /// Everybody that it has to pass for.
+    pub who: &'static [Who],
+    /// Panics if something is not as it should be.
+    pub run: fn(Who),
+}
+
+/// `test!(function, [Root, Plain])`
+#[macro_export]
+macro_rules! test {
+    ($function:ident, [$($who:ident),+]) => {
+        $crate::suite::Test {
+            name: stringify!($function),
+            who: &[$($crate::lab::Who::$who),+],
+            run: $function,
+        }
+    };
+}
+
+/// Says which test this process is to run: `NAME/WHO`.
+const VARIABLE: &str = "WORKSHOP_TEST";
+/// A test takes a second or two; in a virtual machine without KVM thirty times that.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The `main` of a test program.
+#[must_use]
+pub fn suite(tests: &'static [Test]) -> ExitCode {
+    if let Some(status) = probe::main() {
+        return status;
+    }
+    if let Ok(wanted) = std::env::var(VARIABLE) {
+        return run_in_lab(tests, &wanted);
+    }
+    let root = geteuid().is_root();
+    let trials = tests.iter().flat_map(|test| test.who.iter().map(move |&who| (test, who)));
+    let trials = trials.map(|(test, who)| {
+        let name = format!("{}/{}", test.name, who.name());
+        let trial = Trial::test(name.clone(), move || run_apart(&name));
+        trial.with_ignored_flag(who == Who::Root && !root)
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
+
+fn run_in_lab(tests: &[Test], wanted: &str) -> ExitCode {
+    let (name, who) = wanted.split_once('/').unwrap_or((wanted, ""));
+    let who = Who::ALL.into_iter().find(|w| w.name() == who);
+    let (Some(test), Some(who)) = (tests.iter().find(|test| test.name == name), who) else {
+        eprintln!("no test {wanted}");
+        return ExitCode::FAILURE;
+    };
+    let status = lab::run(who, true, || {
+        // SAFETY: one thread, so nobody reads the environment at this time.
+        unsafe { std::env::remove_var(VARIABLE) }; // or our probes would be tests
+        match std::panic::catch_unwind(|| (test.run)(who)) {
+            Ok(()) => 0,
+            Err(_) => 101, // the panic's message is on stderr
+        }
+    });
+    match status {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_apart(name: &str) -> Result<(), Failed> {
+    let exe = std::env::current_exe()?;
+    let outcome = run(Command::new(exe).env(VARIABLE, name), PATIENCE);
+    if outcome.status == Some(0) {
+        return Ok(());
+    }
+    Err(format!("{}{}", outcome.stdout, outcome.stderr).into())
+}
+
+/// How a command ended, and what it wrote.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Its exit status; none if a signal ended it.
+    pub status: Option<i32>,
+    /// What it wrote to its standard output.
+    pub stdout: String,
+    /// What it wrote to its standard error.
+    pub stderr: String,
+}
+
+/// Runs a command to its end, with nothing to read; kills it when `patience` is over.
+pub fn run(command: &mut Command, patience: Duration) -> Outcome {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    finish(child, patience)
+}
+
+/// Waits for a command whose outputs are pipes.
+pub fn finish(mut child: Child, patience: Duration) -> Outcome {
+    let mut pipes = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = pipes.0.read_to_end(&mut text);
+        text
+    });
+    let errors = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = pipes.1.read_to_end(&mut text);
+        text
+    });
+    let start = Instant::now();
+    let mut late = false;
+    let status = loop {
+        match child.try_wait().expect("our own child") {
+            Some(status) => break status,
+            None if start.elapsed() > patience && !late => {
+                late = true;
+                let _ = child.kill();
+            }
+            None => sleep(Duration::from_millis(5)),
+        }
+    };
+    let text = |thread: std::thread::JoinHandle<Vec<u8>>| {
+        String::from_utf8_lossy(&thread.join().unwrap_or_default()).into_owned()
+    };
+    let mut stderr = text(errors);
+    if late {
+        stderr += &format!("\n[killed: no end within {} s]\n", patience.as_secs());
+    }
+    Outcome { status: status.code(), stdout: text(reader), stderr }
+}
+
+/// A program under test, as it is in this lab, with words for its command line.
+#[must_use]
+pub fn command(program: &str, words: &[&str]) -> Command {
+    let mut command = Command::new(lab::program(program));
+    command.args(words);
+    command
+}
+
+/// This very program, as it is in this lab: in containers it is a [`probe`].
+#[must_use]
+pub fn this_program() -> PathBuf {
+    // The link's text is the path outside of the lab; by then the lab may show another.
+    lab::program(&std::env::current_exe().expect("a path").to_string_lossy())
+}
+
+/// Waits until `condition` holds; panics after 20 seconds.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it never happened: {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// A GET from the lab's internet server, or from anybody; returns the whole answer.
+#[must_use]
+pub fn get(address: &str, path: &str) -> String {
+    let ask = || -> std::io::Result<String> {
+        let limit = Duration::from_secs(5);
+        let address: std::net::SocketAddr = address.parse().map_err(std::io::Error::other)?;
+        let mut stream = std::net::TcpStream::connect_timeout(&address, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().unwrap_or_else(|error| format!("error: {error}"))
+}
+
+/// A text file as the kernel shows it, without the space around it.
+#[must_use]
+pub fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    let text = std::fs::read_to_string(path);
+    text.unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display())).trim().to_owned()
+}
