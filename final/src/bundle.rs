@@ -83,7 +83,7 @@ impl Bundle {
             if let Some(path) = namespace.path() {
                 bail!("joining a namespace by path ({}) is not there yet", path.display());
             }
-            namespace_of(namespace.typ())
+            Ok(namespace_of(namespace.typ()))
         });
         let net = annotation(spec, Annotation::NETWORK)?;
         let net = Net::from_str(net, false).map_err(|_| anyhow!("no network mode {net:?}"))?;
@@ -123,8 +123,8 @@ fn bridge(spec: &Spec) -> Result<step04_bridge_veth::Args> {
     })
 }
 
-fn namespace_of(kind: LinuxNamespaceType) -> Result<Namespace> {
-    Ok(match kind {
+fn namespace_of(kind: LinuxNamespaceType) -> Namespace {
+    match kind {
         LinuxNamespaceType::Mount => Namespace::Mnt,
         LinuxNamespaceType::Cgroup => Namespace::Cgroup,
         LinuxNamespaceType::Uts => Namespace::Uts,
@@ -133,7 +133,7 @@ fn namespace_of(kind: LinuxNamespaceType) -> Result<Namespace> {
         LinuxNamespaceType::Pid => Namespace::Pid,
         LinuxNamespaceType::Network => Namespace::Net,
         LinuxNamespaceType::Time => Namespace::Time,
-    })
+    }
 }
 
 fn limits(spec: &Spec) -> Result<Limits> {

@@ -66,6 +66,7 @@ pub struct RunArgs {
     #[arg(long, alias = "network", value_name = "MODE")]
     pub net: Option<Net>,
 
+    /// The bridge to be on.
     #[command(flatten)]
     pub bridge: step04_bridge_veth::Args,
 
@@ -89,6 +90,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub rm: bool,
 
+    /// `-i` and `-t`.
     #[command(flatten)]
     pub stdio: StdioArgs,
 
@@ -140,6 +142,7 @@ impl Net {
 /// `exec [OPTIONS] CONTAINER COMMAND...`
 #[derive(Args, Debug, Clone)]
 pub struct ExecArgs {
+    /// `-i` and `-t`.
     #[command(flatten)]
     pub stdio: StdioArgs,
 

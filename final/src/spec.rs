@@ -43,7 +43,9 @@ impl Request {
             .iter()
             .map(|word| word.clone().into_string())
             .collect::<Result<_, _>>()
-            .map_err(|word| anyhow::anyhow!("config.json is UTF-8, and {word:?} is not"))?;
+            .map_err(|word| {
+                anyhow::anyhow!("config.json is UTF-8, and {} is not", word.display())
+            })?;
         let image_name = words.first().map_or("host", String::as_str);
         let image = Image::parse(image_name)?;
         let mut command: Vec<_> = words.iter().skip(1).cloned().collect();

@@ -153,13 +153,19 @@ impl Store {
         }
     }
 
+    /// Whether a runtime was killed, and nobody has cleaned up yet.
+    pub fn has_stale(&self) -> Result<bool> {
+        Ok(self
+            .list()?
+            .iter()
+            .any(|container| container.state.exited.is_none() && !container.is_alive()))
+    }
+
     /// Settles what killed runtimes left here: their containers died with them.
     pub fn sweep(&self) -> Result<()> {
         let _lock = self.lock()?;
         for mut container in self.list()? {
-            let lock = File::open(&container.path)?;
-            if container.state.exited.is_none() && lock.try_lock().is_ok() {
-                container.keep = !container.state.rm;
+            if container.state.exited.is_none() && !container.is_alive() {
                 container.finish(137)?; // what a shell says of a process that SIGKILL ended
             }
         }
@@ -202,7 +208,8 @@ impl Container {
     pub fn is_alive(&self) -> bool {
         self.state.exited.is_none()
             && File::open(&self.path)
-                .is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+                // Shared: two who look at the same time do not take each other for the runtime.
+                .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// Its first process, held by a pidfd, so that it cannot become another.
@@ -297,7 +304,7 @@ pub fn new_id() -> Result<String> {
     File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
         .context("cannot read /dev/urandom")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bytes.iter().fold(String::new(), |id, byte| format!("{id}{byte:02x}")))
 }
 
 /// Checks a name with docker's rule; it also keeps paths and control characters out.

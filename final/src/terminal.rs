@@ -187,37 +187,40 @@ fn is_momentary(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-nix::ioctl_write_ptr_bad!(tiocsptlck, libc::TIOCSPTLCK, libc::c_int);
-nix::ioctl_write_int_bad!(tiocgptpeer, libc::TIOCGPTPEER);
-nix::ioctl_write_int_bad!(tiocsctty, libc::TIOCSCTTY);
-nix::ioctl_read_bad!(tiocgwinsz, libc::TIOCGWINSZ, libc::winsize);
-nix::ioctl_write_ptr_bad!(tiocswinsz, libc::TIOCSWINSZ, libc::winsize);
+mod ioctl {
+    #![allow(missing_docs, reason = "nix's macros make public functions; see ioctl_tty(2)")]
+    nix::ioctl_write_ptr_bad!(tiocsptlck, libc::TIOCSPTLCK, libc::c_int);
+    nix::ioctl_write_int_bad!(tiocgptpeer, libc::TIOCGPTPEER);
+    nix::ioctl_write_int_bad!(tiocsctty, libc::TIOCSCTTY);
+    nix::ioctl_read_bad!(tiocgwinsz, libc::TIOCGWINSZ, libc::winsize);
+    nix::ioctl_write_ptr_bad!(tiocswinsz, libc::TIOCSWINSZ, libc::winsize);
+}
 
 /// TIOCGPTPEER opens the other side by the fd: no path, so nothing to be fooled with.
 fn unlock_and_open_slave(master: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
     let unlocked = 0;
     // SAFETY: the fd is open, and the pointer is to an int, as ioctl_tty(2) wants.
-    unsafe { tiocsptlck(master.as_raw_fd(), &raw const unlocked) }?;
+    unsafe { ioctl::tiocsptlck(master.as_raw_fd(), &raw const unlocked) }?;
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     // SAFETY: the fd is open, and the argument is a number.
-    let slave = unsafe { tiocgptpeer(master.as_raw_fd(), flags.bits()) }?;
+    let slave = unsafe { ioctl::tiocgptpeer(master.as_raw_fd(), flags.bits()) }?;
     // SAFETY: the ioctl has just made this fd for us.
     Ok(unsafe { OwnedFd::from_raw_fd(slave) })
 }
 
 fn make_controlling(slave: BorrowedFd<'_>) -> nix::Result<()> {
     // SAFETY: the fd is open; 0 means: do not steal it from another session.
-    unsafe { tiocsctty(slave.as_raw_fd(), 0) }.map(drop)
+    unsafe { ioctl::tiocsctty(slave.as_raw_fd(), 0) }.map(drop)
 }
 
 fn window_size(terminal: BorrowedFd<'_>) -> Option<libc::winsize> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the fd is open, and the pointer is to a winsize, which outlives the call.
-    unsafe { tiocgwinsz(terminal.as_raw_fd(), &raw mut size) }.is_ok().then_some(size)
+    unsafe { ioctl::tiocgwinsz(terminal.as_raw_fd(), &raw mut size) }.is_ok().then_some(size)
 }
 
 fn set_window_size(terminal: BorrowedFd<'_>, size: &libc::winsize) {
     // A terminal that has just been closed has no size to be set: not an error.
     // SAFETY: the fd is open, and the pointer is to a winsize, which outlives the call.
-    let _ = unsafe { tiocswinsz(terminal.as_raw_fd(), &raw const *size) };
+    let _ = unsafe { ioctl::tiocswinsz(terminal.as_raw_fd(), &raw const *size) };
 }

@@ -174,8 +174,9 @@ impl Cgroup {
     /// Says so, if a process of the container was killed over its memory limit: from its exit
     /// status 137 alone nobody could tell.
     pub fn report(&self) {
+        let Some(limit) = self.limits.memory else { return };
         let usage = self.usage();
-        if let (Some(limit), Some(1..)) = (self.limits.memory, usage.oom_kills) {
+        if let Some(1..) = usage.oom_kills {
             let peak = usage.memory_peak.map(|peak| format!(", peak {}", show_bytes(peak)));
             let peak = peak.unwrap_or_default();
             eprintln!("{} over its memory limit of {limit}{peak}", "killed:".red().bold());

@@ -35,10 +35,12 @@ impl Group {
             DirBuilder::new().mode(0o700).create(&path)?;
             // Until we hold the lock, somebody who sweeps may take the group for a stale one.
             match File::open(&path) {
-                Ok(lock) if lock.try_lock().is_ok() && is_at(&lock, &path) => {
-                    return Ok(Self { path, lock });
+                Ok(lock) => {
+                    lock.lock()?;
+                    if is_at(&lock, &path) {
+                        return Ok(Self { path, lock });
+                    }
                 }
-                Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -69,6 +71,10 @@ impl Group {
 
     /// Ends what is left in it, and removes it with all groups below it.
     pub fn remove(&self) -> Result<()> {
+        // Most often nothing is left: the first process took the others with it.
+        if fs::remove_dir(&self.path).is_ok() {
+            return Ok(());
+        }
         self.kill()?;
         remove_tree(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))
     }

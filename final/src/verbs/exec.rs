@@ -29,7 +29,7 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
         .iter()
         .map(|word| word.clone().into_string())
         .collect::<Result<_, _>>()
-        .map_err(|word| anyhow::anyhow!("{word:?} is not UTF-8"))?;
+        .map_err(|word| anyhow::anyhow!("{} is not UTF-8", word.display()))?;
     process.terminal = args.stdio.tty;
     process.interactive = args.stdio.interactive;
     process.env.extend(args.env.iter().filter(|variable| !variable.is_empty()).cloned());

@@ -6,13 +6,19 @@ use crate::store::Store;
 
 /// Cleans up after runtimes that were killed: SIGKILL leaves no time for a guard's `Drop`.
 pub fn run() -> Result<u8> {
-    sweep(&Store::open()?).map(|()| 0).map_err(|error| super::failed(&error))
+    Store::open().and_then(|store| sweep(&store)).map(|()| 0).map_err(|error| super::failed(&error))
 }
 
-/// What `gc` and every `run` do. The kernel has done the most of it already: the containers died
-/// with their runtimes, and with them their namespaces, mounts and links.
-pub(crate) fn sweep(store: &Store) -> Result<()> {
-    store.sweep()?;
+/// What the other verbs do first: the same, if there is anything to clean up.
+pub(crate) fn sweep_if_needed(store: &Store) -> Result<()> {
+    if store.has_stale()? { sweep(store) } else { Ok(()) }
+}
+
+/// The kernel has done the most of it already: the containers died with their runtimes, and with
+/// them their namespaces, mounts and links. The store comes last: it is how the next one would
+/// know that there is something to do, should we be killed in our turn.
+fn sweep(store: &Store) -> Result<()> {
     step02_cgroups::sweep()?;
-    step05_nat::sweep()
+    step05_nat::sweep()?;
+    store.sweep()
 }

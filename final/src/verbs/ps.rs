@@ -14,7 +14,7 @@ pub fn run(args: &PsArgs) -> Result<u8> {
 
 fn list(args: &PsArgs) -> Result<()> {
     let store = Store::open()?;
-    store.sweep()?;
+    super::gc::sweep_if_needed(&store)?;
     let mut containers = store.list()?;
     containers.retain(|container| args.all || container.is_alive());
     if args.quiet {

@@ -10,7 +10,7 @@ use crate::store::Store;
 pub fn run(args: &RmArgs) -> Result<u8> {
     let remove = || -> Result<()> {
         let store = Store::open()?;
-        store.sweep()?;
+        super::gc::sweep_if_needed(&store)?;
         for name in &args.containers {
             let container = store.find(name)?;
             if container.is_alive() {

@@ -9,7 +9,7 @@ use step01_namespaces::Signals;
 use step03_rootfs::{Image, write_skeleton};
 
 use crate::bundle::Bundle;
-use crate::cli::{Net, RunArgs};
+use crate::cli::RunArgs;
 use crate::spec::Request;
 use crate::store::{State, Store, new_id};
 use crate::{create, spec};
@@ -30,7 +30,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let spec = spec::build(args, &request, &id, &rootfs)?;
     let bundle = Bundle::new(&spec)?;
 
-    super::gc::sweep(&store)?;
+    super::gc::sweep_if_needed(&store)?;
     let mut state = State::new(id, args.name.clone(), request.image_name, request.command);
     state.rm = args.rm;
     state.ports = args.publish.iter().map(ToString::to_string).collect();
@@ -47,7 +47,6 @@ pub fn run(args: &RunArgs) -> Result<u8> {
             "rootless:".yellow()
         );
     }
-    debug_assert!(bundle.net != Net::Bridge || geteuid().is_root());
     let status = create::run(&mut container, &bundle, &signals)?;
     container.finish(status)?;
     Ok(status)
