@@ -19,7 +19,7 @@
 //!         type filter hook forward priority filter; policy accept;
 //!         oifname "workshop0" ct state established,related accept
 //!         oifname "workshop0" ct status dnat accept
-//!         iifname "workshop0" oifname != "workshop0" accept
+//!         iifname "workshop0" accept
 //!         oifname "workshop0" drop
 //!     }
 //!     chain postrouting {
@@ -68,7 +68,9 @@ pub fn base(bridge: &str, subnet: Cidr) -> Vec<Message> {
         // machine on the host's network could send packets for 10.77.0.2 to the host.
         rule("forward", &[to_bridge(), ct_established(), accept()]),
         rule("forward", &[to_bridge(), ct_dnat(), accept()]),
-        rule("forward", &[iifname(bridge), past_bridge(), accept()]),
+        // From one container to another is no matter for a router, but where the module
+        // br_netfilter is loaded, as Docker does it, the bridge asks these chains all the same.
+        rule("forward", &[iifname(bridge), accept()]),
         rule("forward", &[to_bridge(), drop()]),
         // Out of the bridge: under the address of whichever interface it leaves by.
         rule("postrouting", &[ours(), past_bridge(), masquerade()]),
