@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use step02_cgroups::{Cpus, Cpuset, Memory};
-use step03_rootfs::Volume;
+use step03_rootfs::{Volume, parse_inside};
 use step05_nat::Publish;
 
 /// A container runtime made of five steps
@@ -83,7 +83,7 @@ pub struct RunArgs {
     pub env: Vec<String>,
 
     /// The working directory in the container
-    #[arg(long, short, value_name = "DIR", default_value = "/")]
+    #[arg(long, short, value_name = "DIR", default_value = "/", value_parser = parse_inside)]
     pub workdir: PathBuf,
 
     /// Remove the container when its program ends
@@ -151,7 +151,7 @@ pub struct ExecArgs {
     pub env: Vec<String>,
 
     /// The working directory in the container; without it, the container's
-    #[arg(long, short, value_name = "DIR")]
+    #[arg(long, short, value_name = "DIR", value_parser = parse_inside)]
     pub workdir: Option<PathBuf>,
 
     /// Name, id, or the beginning of an id

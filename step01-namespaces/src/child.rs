@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
@@ -200,8 +200,12 @@ fn prepare_and_exec<P: Into<Prepared>>(
         Ok(command)
     };
     match prepare() {
-        // exec() unblocks the signals and gives SIGPIPE its default action, as programs expect.
         Ok(mut command) => {
+            // The parent's signals are blocked in its copy too, and an exec keeps that. (SIGPIPE,
+            // which Rust ignores, command.exec() gives its default action again.)
+            if let Err(errno) = SigSet::empty().thread_set_mask() {
+                return Failure::from(anyhow!(errno).context("cannot unblock signals"));
+            }
             let error = command.exec();
             Failure::of_exec(&command.get_program().to_string_lossy(), &error)
         }

@@ -20,7 +20,7 @@ pub struct Args {
     pub volume: Vec<Volume>,
 
     /// The working directory in the container
-    #[arg(long, short = 'w', value_name = "DIR", default_value = "/")]
+    #[arg(long, short = 'w', value_name = "DIR", default_value = "/", value_parser = parse_inside)]
     pub workdir: PathBuf,
 }
 
@@ -43,7 +43,7 @@ impl Args {
             mounts,
             masked: MASKED_PATHS.map(PathBuf::from).to_vec(),
             readonly: READONLY_PATHS.map(PathBuf::from).to_vec(),
-            workdir: absolute(&self.workdir)?,
+            workdir: self.workdir.clone(),
         })
     }
 }
@@ -79,18 +79,19 @@ impl Volume {
         );
         let source = std::fs::canonicalize(source)
             .with_context(|| format!("no such file or directory on the host: {source}"))?;
-        let destination = absolute(Path::new(destination))?;
+        let destination = parse_inside(destination)?;
         ensure!(destination != Path::new("/"), "a volume cannot be mounted on /");
         Ok(Self { source, destination, read_only })
     }
 }
 
-/// A path inside the container: absolute, and with no `..` that would make it mean another.
-fn absolute(path: &Path) -> Result<PathBuf> {
-    ensure!(path.is_absolute(), "{:?} must be an absolute path in the container", path.display());
+/// Reads a path inside the container: absolute, and with no `..` that would make it mean another.
+pub fn parse_inside(path: &str) -> Result<PathBuf> {
+    ensure!(path.starts_with('/'), "{path:?} must be an absolute path in the container");
+    let path = Path::new(path);
     ensure!(
         !path.components().any(|part| part == Component::ParentDir),
-        "{:?} must not contain ..",
+        "{} must not contain ..",
         path.display()
     );
     Ok(path.to_owned())

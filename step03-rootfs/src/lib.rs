@@ -26,7 +26,7 @@ mod rootfs;
 mod staging;
 pub mod sys;
 
-pub use args::{Args, Volume};
+pub use args::{Args, Volume, parse_inside};
 pub use image::{Image, Layer, write_skeleton};
 pub use mount::{Mount, default_mounts};
 pub use root::Root;

@@ -109,7 +109,7 @@ fn ask(protocol: &str, address: &str, port: &str) -> Result<String> {
     } else {
         let mut stream = connect_from(SECOND_HOST, to).map_err(timed_out)?;
         stream.set_read_timeout(limit)?;
-        write!(stream, "GET / HTTP/1.0\r\n\r\n")?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
         stream.read_to_end(&mut answer).map_err(timed_out)?;
     }
     Ok(String::from_utf8_lossy(&answer).into_owned())

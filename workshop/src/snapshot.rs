@@ -41,13 +41,17 @@ impl Snapshot {
         let start = Instant::now();
         loop {
             let now = Self::take(own)?;
-            if now == *self {
+            let left: Vec<_> = now.0.difference(&self.0).collect();
+            // A stale cgroup that was there before can be another lab's, and be gone by now.
+            let gone: Vec<_> =
+                self.0.difference(&now.0).filter(|line| !line.starts_with("cgroup ")).collect();
+            if left.is_empty() && gone.is_empty() {
                 return Ok(());
             }
             if start.elapsed() > PATIENCE {
-                let line = |sign: char| move |line: &String| format!("\n  {sign} {line}");
-                let mut difference: String = now.0.difference(&self.0).map(line('+')).collect();
-                difference.extend(self.0.difference(&now.0).map(line('-')));
+                let mut difference = String::new();
+                left.iter().for_each(|line| difference += &format!("\n  + {line}"));
+                gone.iter().for_each(|line| difference += &format!("\n  - {line}"));
                 bail!("the host is not as it was before (+ is left, - is missing):{difference}");
             }
             sleep(Duration::from_millis(20));

@@ -89,7 +89,7 @@ fn run_in_lab(tests: &[Test], wanted: &str) -> ExitCode {
 
 fn run_apart(name: &str) -> Result<(), Failed> {
     let exe = std::env::current_exe()?;
-    let outcome = run(Command::new(exe).env(VARIABLE, name), PATIENCE);
+    let outcome = run(Command::new(exe).env(VARIABLE, name).env("RUST_BACKTRACE", "0"), PATIENCE);
     if outcome.status == Some(0) {
         return Ok(());
     }
@@ -181,7 +181,7 @@ pub fn get(address: &str, path: &str) -> String {
         let address: std::net::SocketAddr = address.parse().map_err(std::io::Error::other)?;
         let mut stream = std::net::TcpStream::connect_timeout(&address, limit)?;
         stream.set_read_timeout(Some(limit))?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?; // in one piece
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)

@@ -7,6 +7,7 @@ use colored::Colorize as _;
 use nix::unistd::geteuid;
 use step01_namespaces::Signals;
 use step03_rootfs::{Image, write_skeleton};
+use step05_nat::Publish;
 
 use crate::bundle::Bundle;
 use crate::cli::RunArgs;
@@ -33,7 +34,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     super::gc::sweep_if_needed(&store)?;
     let mut state = State::new(id, args.name.clone(), request.image_name, request.command);
     state.rm = args.rm;
-    state.ports = args.publish.iter().map(ToString::to_string).collect();
+    state.ports = args.publish.iter().map(Publish::arrow).collect();
     let mut container = store.create(state)?;
     if request.image == Image::Host {
         fs::create_dir(&rootfs).context("cannot make the root file system")?;

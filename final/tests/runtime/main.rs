@@ -1,0 +1,96 @@
+//! The runtime against the real kernel: the binary in a lab, and what the kernel says.
+
+mod engine;
+mod isolation;
+mod limits;
+mod network;
+mod terminal;
+
+use std::process::{Child, ExitCode, Stdio};
+use std::time::Duration;
+
+use workshop::suite::{Outcome, Test, command, eventually, run, suite, this_program};
+use workshop::test;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_final");
+
+use engine::*;
+use isolation::*;
+use limits::*;
+use network::*;
+use terminal::*;
+
+static TESTS: &[Test] = &[
+    // engine.rs
+    test!(the_programs_exit_status_is_passed_on, [Root, LabRoot, Plain]),
+    test!(bad_input_is_named_and_ends_in_125, [Root, Plain]),
+    test!(a_container_ends_up_in_ps_until_it_is_removed, [Root, LabRoot, Plain]),
+    test!(a_name_is_taken_once, [Root, Plain]),
+    test!(signals_reach_the_program, [Root, LabRoot, Plain]),
+    test!(kill_and_rm_end_a_container, [Root, LabRoot, Plain]),
+    test!(exec_joins_the_container, [Root, LabRoot, Plain]),
+    test!(input_is_passed_on_if_asked_for, [Root, Plain]),
+    test!(environment_and_working_directory_are_as_told, [Root, Plain]),
+    test!(a_killed_runtime_takes_its_container_along, [Root, LabRoot, Plain]),
+    test!(a_living_container_survives_the_clean_up, [Root, LabRoot]),
+    // isolation.rs
+    test!(capabilities_and_seccomp_are_dockers, [Root, LabRoot, Plain]),
+    test!(new_namespaces_and_mounts_are_refused, [Root, LabRoot, Plain]),
+    test!(nothing_of_the_caller_leaks_in, [Root, Plain]),
+    test!(etc_is_written_inside_the_image, [Root, LabRoot, Plain]),
+    test!(the_container_does_not_see_the_host, [Root, LabRoot, Plain]),
+    // limits.rs
+    test!(too_much_memory_is_killed_and_reported, [Root]),
+    test!(processor_time_is_limited, [Root]),
+    test!(processes_are_limited, [Root]),
+    test!(a_limit_that_cannot_be_kept_is_an_error, [LabRoot, Plain]),
+    // network.rs
+    test!(the_internet_sees_the_hosts_address, [Root, LabRoot]),
+    test!(a_published_port_is_reached_from_everywhere, [Root, LabRoot]),
+    test!(host_and_none_are_what_they_say, [Root, LabRoot, Plain]),
+    test!(eight_at_once_share_a_bridge, [Root, LabRoot]),
+    test!(a_plain_user_has_no_bridge, [Plain]),
+    // terminal.rs
+    test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
+    test!(exec_has_a_terminal_too, [Root, Plain]),
+];
+
+fn main() -> ExitCode {
+    suite(TESTS)
+}
+
+/// Runs `final` with these words to its end.
+fn final_(words: &[&str]) -> Outcome {
+    run(&mut command(BINARY, words), Duration::from_secs(100))
+}
+
+/// `final run --rm` with options, and a shell script in the image `host`.
+fn script(options: &[&str], script: &str) -> Outcome {
+    final_(&[&["run", "--rm"], options, &["host", "sh", "-c", script]].concat())
+}
+
+/// `--volume` for the probes of this program, which are then at /probe.
+fn probe_volume() -> String {
+    format!("{}:/probe:ro", this_program().display())
+}
+
+/// A container in the background; its runtime is killed with the lab at the latest.
+fn start(name: &str, options: &[&str], words: &[&str]) -> Child {
+    let words = [&["run", "--rm", "--name", name], options, &["host"], words].concat();
+    let child = command(BINARY, &words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("final starts");
+    // It is up when a process can join it.
+    eventually(&format!("{name} runs"), || final_(&["exec", name, "true"]).status == Some(0));
+    child
+}
+
+/// Kills the container, and waits for its runtime.
+fn stop(name: &str, runtime: Child) -> Outcome {
+    let killed = final_(&["kill", name]);
+    assert_eq!(killed.status, Some(0), "{killed:?}");
+    workshop::suite::finish(runtime, Duration::from_secs(60))
+}
