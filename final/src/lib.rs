@@ -15,12 +15,14 @@
 //! | [`security`] | capabilities, seccomp, rlimits, keyring |
 //! | [`terminal`] | the container's terminal and the user's |
 //! | [`etc`] | /etc/hosts, /etc/hostname, /etc/resolv.conf |
+//! | [`image`] | the image `host`, unpacked |
 //! | [`store`] | what is on disk about each container |
 
 pub mod bundle;
 pub mod cli;
 pub mod create;
 pub mod etc;
+pub mod image;
 pub mod init;
 pub mod process;
 pub mod security;

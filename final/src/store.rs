@@ -96,6 +96,12 @@ impl Store {
         self.0.join(id)
     }
 
+    /// Where unpacked images are: beside the containers.
+    #[must_use]
+    pub fn images(&self) -> PathBuf {
+        self.0.with_file_name("images")
+    }
+
     /// Makes a container's directory. What it returns removes it again, unless told to keep it.
     pub fn create(&self, state: State) -> Result<Container> {
         let _lock = self.lock()?;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Result, ensure};
-use step04_bridge_veth::{Network, Pool, explain};
+use step04_bridge_veth::{Network, Pool, explain, netlink};
 
 use crate::args::ensure_distinct;
 use crate::nftables::{Nftables, delete_rule, delete_table};
@@ -16,7 +16,7 @@ pub struct Nat {
     bridge: String,
     address: Ipv4Addr,
     /// Keeps the published ports ours.
-    _reserved: Vec<OwnedFd>,
+    reserved: Vec<OwnedFd>,
 }
 
 impl Nat {
@@ -28,7 +28,7 @@ impl Nat {
         let (bridge, address) = (network.bridge(), network.address());
         let pool = Pool::lock(bridge)?;
         // From here on Drop undoes what follows, however far it came.
-        let nat = Self { bridge: bridge.to_owned(), address, _reserved: reserved };
+        let nat = Self { bridge: bridge.to_owned(), address, reserved };
         let failed = |e| explain(&format!("cannot write the firewall table ip {bridge}"), &e);
         let mut nft = Nftables::open().map_err(failed)?;
         let mut changes = Vec::new();
@@ -40,12 +40,10 @@ impl Nat {
                     "there is a firewall table ip {bridge} that is not ours; choose another name \
                      for the bridge with --bridge"
                 );
-                // Our address may have been that of a container whose runtime was killed.
-                for rule in nft.rules(bridge).map_err(failed)? {
-                    if rule.comment == address.to_string() {
-                        changes.push(delete_rule(bridge, &rule));
-                    }
-                }
+                // Rules of containers whose runtime was killed; our address may be one of theirs.
+                let mut others = pool.live()?;
+                others.retain(|&other| other != address);
+                changes.extend(stale_rules(&mut nft, bridge, &others).map_err(failed)?);
             }
         }
         changes.extend(ruleset::published(bridge, address, publish));
@@ -62,9 +60,11 @@ impl Drop for Nat {
     fn drop(&mut self) {
         let clean = || {
             let pool = Pool::lock(&self.bridge)?;
-            let others: Vec<_> =
-                pool.live()?.into_iter().filter(|&address| address != self.address).collect();
-            clean(&pool, &others)
+            let mut others = pool.live()?;
+            others.retain(|&other| other != self.address);
+            // Without published ports we have no rules of our own; all others are everybody's.
+            let nothing_to_do = self.reserved.is_empty() && !others.is_empty();
+            if nothing_to_do { Ok(()) } else { clean(&pool, &others) }
         };
         if let Err(error) = clean() {
             eprintln!("cannot clean up the firewall: {error:#}");
@@ -92,11 +92,19 @@ fn clean(pool: &Pool, live: &[Ipv4Addr]) -> Result<()> {
     if ours && live.is_empty() {
         changes.push(delete_table(bridge));
     } else if ours {
-        let stale = |comment: &str| comment.parse().is_ok_and(|address| !live.contains(&address));
-        let rules = nft.rules(bridge).map_err(failed)?;
-        let stale = rules.iter().filter(|rule| stale(&rule.comment));
-        changes.extend(stale.map(|rule| delete_rule(bridge, rule)));
+        changes = stale_rules(&mut nft, bridge, live).map_err(failed)?;
     }
     nft.commit(changes).map_err(failed)?;
     if live.is_empty() { forwarding::restore(pool) } else { Ok(()) }
+}
+
+/// The messages that delete the rules of all containers but those at `live`.
+fn stale_rules(
+    nft: &mut Nftables,
+    bridge: &str,
+    live: &[Ipv4Addr],
+) -> netlink::Result<Vec<netlink::Message>> {
+    let stale = |comment: &str| comment.parse().is_ok_and(|address| !live.contains(&address));
+    let rules = nft.rules(bridge)?.into_iter().filter(|rule| stale(&rule.comment));
+    Ok(rules.map(|rule| delete_rule(bridge, &rule)).collect())
 }

@@ -151,9 +151,11 @@ fn below(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The directories that hold all containers' state stay, empty, as they are.
+/// The directories that hold all containers' state stay, empty, as they are; so do images.
 fn is_base(path: &Path) -> bool {
-    path.ends_with("container-workshop") || path.ends_with("container-workshop/containers")
+    path.ends_with("container-workshop")
+        || path.ends_with("container-workshop/containers")
+        || path.to_string_lossy().contains("/container-workshop/images")
 }
 
 /// The cgroups of containers whose runtime is gone. Those that a runtime holds may be another

@@ -1,19 +1,17 @@
 //! `final run`
 
-use std::fs;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use colored::Colorize as _;
 use nix::unistd::geteuid;
 use step01_namespaces::Signals;
-use step03_rootfs::{Image, write_skeleton};
+use step03_rootfs::Image;
 use step05_nat::Publish;
 
 use crate::bundle::Bundle;
 use crate::cli::RunArgs;
 use crate::spec::Request;
 use crate::store::{State, Store, new_id};
-use crate::{create, spec};
+use crate::{create, image, spec};
 
 /// Flags + image -> bundle -> a container's whole life; returns its exit status.
 pub fn run(args: &RunArgs) -> Result<u8> {
@@ -25,7 +23,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let store = Store::open()?;
     let directory = store.bundle_of(&id);
     let rootfs = match &request.image {
-        Image::Host => directory.join("rootfs"),
+        Image::Host => image::host_rootfs(&store)?,
         Image::Directory(path) => path.clone(),
     };
     let spec = spec::build(args, &request, &id, &rootfs)?;
@@ -37,8 +35,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     state.ports = args.publish.iter().map(Publish::arrow).collect();
     let mut container = store.create(state)?;
     if request.image == Image::Host {
-        fs::create_dir(&rootfs).context("cannot make the root file system")?;
-        write_skeleton(&rootfs)?;
+        image::write_host(&rootfs)?;
     }
     Bundle::save(&directory, &spec)?;
     if !geteuid().is_root() && args.net.is_none() {

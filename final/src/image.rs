@@ -1,0 +1,43 @@
+//! The image `host`, unpacked where all containers share it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use nix::sys::stat::{Mode, umask};
+use step03_rootfs::write_skeleton;
+
+use crate::store::Store;
+
+/// Where the directories around /usr are. They only ever are the lower layer of an overlay, so no
+/// container changes them. Another build of this program may write others: it has its own place.
+pub fn host_rootfs(store: &Store) -> Result<PathBuf> {
+    let program = fs::metadata("/proc/self/exe").context("cannot look at our own program")?;
+    let version = format!("host-{}-{}.{}", program.ino(), program.mtime(), program.mtime_nsec());
+    Ok(store.images().join(version))
+}
+
+/// Writes them, if nobody has done so yet.
+pub fn write_host(rootfs: &Path) -> Result<()> {
+    if rootfs.exists() {
+        return Ok(());
+    }
+    let usual = umask(Mode::from_bits_truncate(0o022)); // other users of the container read it, too
+    // Under another name first: who sees the directory sees all of it.
+    let mut new = OsString::from(rootfs);
+    new.push(format!(".{}", std::process::id()));
+    let new = PathBuf::from(new);
+    let written = fs::create_dir_all(&new)
+        .with_context(|| format!("cannot make {}", new.display()))
+        .and_then(|()| write_skeleton(&new));
+    umask(usual);
+    written?;
+    match fs::rename(&new, rootfs) {
+        // Somebody was faster.
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(fs::remove_dir_all(&new)?),
+        result => result.with_context(|| format!("cannot make {}", rootfs.display())),
+    }
+}
