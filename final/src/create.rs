@@ -36,8 +36,10 @@ pub fn run(container: &mut Container, bundle: &Bundle, signals: &Signals) -> Res
     if let Some(network) = &network {
         network.plug(child.pid())?;
     }
+    let terminal = child.go()?;
+    // Only now: nobody may join a container that is half built.
     container.started(child.pid())?;
-    let status = match child.go()? {
+    let status = match terminal {
         Some(master) => terminal::relay(&mut child, master, bundle.process.interactive, signals)?,
         None => child.wait(signals)?,
     };

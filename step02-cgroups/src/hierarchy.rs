@@ -150,11 +150,13 @@ mod tests {
     fn inside_docker() {
         let found = parse(
             "9 8 0:32 /docker/1f /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n\
+             6 8 0:31 / /sys/fs/cgroup/pids ro - cgroup cgroup rw,pids\n\
              7 8 0:33 /.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n",
-            "4:memory:/docker/1f/sub\n0::/../other\n",
+            "4:memory:/docker/1f/sub\n3:pids:/../other\n0::/../other\n",
         );
         assert_eq!(found[0].own.to_str(), Some("/sys/fs/cgroup/memory/sub"));
-        assert_eq!(found[1].own.to_str(), Some("/sys/fs/cgroup/"));
+        assert_eq!(found[1].own.to_str(), Some("/sys/fs/cgroup/pids/"));
+        assert_eq!(found[2].own.to_str(), Some("/sys/fs/cgroup/other"));
     }
 
     #[test]
