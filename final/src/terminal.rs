@@ -110,7 +110,7 @@ pub fn relay(child: &mut Child, master: OwnedFd, input: bool, signals: &Signals)
         drop(fds);
 
         if typed {
-            input = read_some(&mut user.lock(), &mut pending)?;
+            input = read_some(user.as_fd(), &mut pending)?;
         }
         if output {
             send(&mut master, &mut pending)?;
@@ -137,18 +137,19 @@ fn pass_on_signals(child: &Child, signals: &Signals, master: BorrowedFd<'_>) -> 
     Ok(())
 }
 
-/// Reads once; false at the end of file.
-fn read_some(from: &mut impl io::Read, into: &mut Vec<u8>) -> Result<bool> {
+/// Reads once; false at the end of file. Not through `Stdin`, whose own buffer may take more than it
+/// gives us: poll(2) would not know of the rest.
+fn read_some(from: BorrowedFd<'_>, into: &mut Vec<u8>) -> Result<bool> {
     let mut buffer = [0; 4096];
-    match from.read(&mut buffer) {
+    match nix::unistd::read(from, &mut buffer) {
         Ok(len) => {
             into.extend(&buffer[..len]);
             Ok(len > 0)
         }
-        Err(error) if is_momentary(&error) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EINTR) => Ok(true),
         // The terminal is gone (its window was closed): SIGHUP is on its way.
-        Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(false),
-        Err(error) => Err(error).context("cannot read the standard input"),
+        Err(Errno::EIO) => Ok(false),
+        Err(errno) => Err(errno).context("cannot read the standard input"),
     }
 }
 
