@@ -99,7 +99,7 @@ pub struct RunArgs {
     pub help: Option<bool>,
 
     /// The image, `host` or a directory, and the program to run in it
-    #[arg(value_name = "IMAGE [COMMAND...]", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "IMAGE [COMMAND...]", trailing_var_arg = true)]
     pub image_and_command: Vec<OsString>,
 }
 
@@ -158,7 +158,7 @@ pub struct ExecArgs {
     pub container: String,
 
     /// The program to run, with its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
 }
 

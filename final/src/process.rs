@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use caps::CapsHashSet;
 use nix::errno::Errno;
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{dup2_stdin, setgroups, setsid};
 use step01_namespaces::Prepared;
@@ -36,6 +37,10 @@ pub struct Process {
 impl Process {
     /// First of all, while nothing of the container is in reach yet: cuts the ties to our caller.
     pub fn leave_caller(&self) -> Result<()> {
+        // Until the exec nobody may look into us, not even with all that a container's root has: an
+        // exec's child is among the container's processes while it still has files of the host
+        // open (CVE-2016-9962). The exec takes this back.
+        prctl::set_dumpable(false).context("cannot close ourselves to other processes")?;
         // A file that our caller left open could be a way out of the container (CVE-2024-21626).
         close_on_exec_from(3).context("cannot mark the open files close-on-exec")?;
         // A new session has no controlling terminal, so no way to type into the user's.

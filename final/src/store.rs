@@ -5,15 +5,18 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
-use step01_namespaces::pidfd_open;
+use step01_namespaces::{pidfd_open, pidfd_send_signal};
 
 /// What is known about a container beside its config.json; kept in `state.json`.
 #[derive(Serialize, Deserialize, Debug, Clone)]
@@ -172,6 +175,7 @@ impl Store {
         let _lock = self.lock()?;
         for mut container in self.list()? {
             if container.state.exited.is_none() && !container.is_alive() {
+                container.end_orphan()?;
                 container.finish(137)?; // what a shell says of a process that SIGKILL ended
             }
         }
@@ -220,15 +224,32 @@ impl Container {
 
     /// Its first process, held by a pidfd, so that it cannot become another.
     pub fn first_process(&self) -> Result<(Pid, OwnedFd)> {
-        let running = || {
-            let process = self.state.process.filter(|_| self.is_alive())?;
-            let pid = Pid::from_raw(process.pid);
-            let pidfd = pidfd_open(pid).ok()?;
-            // The number could have been given away between our reading it and the pidfd; the
-            // start time tells.
-            (Process::of(pid).ok()? == process).then_some((pid, pidfd))
-        };
-        running().with_context(|| format!("the container {} is not running", self.state.name))
+        let process = if self.is_alive() { self.process() } else { None };
+        process.with_context(|| format!("the container {} is not running", self.state.name))
+    }
+
+    fn process(&self) -> Option<(Pid, OwnedFd)> {
+        let process = self.state.process?;
+        let pid = Pid::from_raw(process.pid);
+        let pidfd = pidfd_open(pid).ok()?;
+        // The number could have been given away between our reading it and the pidfd; the start
+        // time tells.
+        (Process::of(pid).ok()? == process).then_some((pid, pidfd))
+    }
+
+    /// Ends the first process, and so all of them, after a runtime that was killed. The kernel has
+    /// done so already (PR_SET_PDEATHSIG), unless the process has changed its user, which makes the
+    /// kernel forget it (prctl(2)).
+    fn end_orphan(&self) -> Result<()> {
+        let Some((_, pidfd)) = self.process() else { return Ok(()) };
+        match pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => {
+                return Err(errno).with_context(|| format!("cannot end {}", self.state.name));
+            }
+        }
+        poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+        Ok(())
     }
 
     /// Waits until its runtime has ended, and removes the directory.

@@ -25,9 +25,6 @@ impl Failure {
     pub(crate) fn of_exec(program: &str, error: &std::io::Error) -> Self {
         let (status, cause) = match error.kind() {
             ErrorKind::NotFound => (127, "no such file in the container (nor on its PATH)".into()),
-            _ if error.raw_os_error() == Some(libc::ENOEXEC) => {
-                (126, "not a program for this machine, nor a script that begins with #!".into())
-            }
             _ => (126, error.to_string()),
         };
         Self { status, text: format!("cannot execute {program}: {cause}") }

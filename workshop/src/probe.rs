@@ -4,13 +4,17 @@
 //! has no client or server that a test could count on.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt,
+};
 
 use crate::suite::get;
+use crate::wire::Wire;
 
 /// Runs the probe that the command line names; `None` if it names none.
 #[must_use]
@@ -34,8 +38,16 @@ fn run(name: &str, words: &[&str]) -> Result<()> {
         "spin" => spin(Duration::from_secs(number()? as u64)),
         "forks" => forks(),
         "get" => println!("{}", get(words[0], words.get(1).unwrap_or(&"/"))),
+        "spy" => spy()?,
+        "become" => {
+            nix::unistd::setuid(nix::unistd::Uid::from_raw(words[0].parse()?))?;
+            std::thread::sleep(Duration::from_secs(1000));
+        }
         "serve" => serve(words[0])?,
         "echo" => echo(words[0])?,
+        "send" => send(words[0], words[1], words[2])?,
+        "wire" => Wire::open()?.describe()?.iter().for_each(|line| println!("{line}")),
+        "ping" => ping(words[0].parse()?)?,
         "mount" => {
             let (kind, none) = (Some("tmpfs"), None::<&str>);
             nix::mount::mount(kind, words[0], kind, nix::mount::MsFlags::empty(), none)?;
@@ -111,5 +123,65 @@ fn echo(address: &str) -> Result<()> {
         let mut bytes = [0; 512];
         let (_, client) = socket.recv_from(&mut bytes)?;
         socket.send_to(format!("hello {}\n", client.ip()).as_bytes(), client)?;
+    }
+}
+
+/// Sends a datagram to the address by this interface, whatever the routing table says.
+fn send(interface: &str, address: &str, text: &str) -> Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    setsockopt(&socket, sockopt::BindToDevice, &interface.into())?;
+    socket.send_to(text.as_bytes(), address)?;
+    Ok(())
+}
+
+/// One ICMP echo request (RFC 792); waits for its answer for three seconds.
+fn ping(address: Ipv4Addr) -> Result<()> {
+    const IP_HEADER: usize = 20;
+    const DATA: &[u8; 8] = b"question";
+    let fd = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp);
+    // A raw socket sends and receives like a UDP socket, only that the ports mean nothing.
+    let socket = UdpSocket::from(fd.context("cannot open a raw socket")?);
+    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    // Type, code, checksum (so that all 16-bit words add up to 0xffff), identifier, number.
+    let mut request = [&[8, 0, 0, 0, 0, 7, 0, 1], &DATA[..]].concat();
+    let words = request.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum = words.sum::<u32>();
+    let sum = !u16::try_from((sum >> 16) + (sum & 0xffff))?;
+    request[2..4].copy_from_slice(&sum.to_be_bytes());
+    socket.send_to(&request, (address, 0))?;
+    loop {
+        let mut packet = [0; 128];
+        let (len, from) = socket.recv_from(&mut packet).context("no answer")?;
+        // Our own host's answers to others arrive here, too.
+        let icmp = &packet[IP_HEADER.min(len)..len];
+        if from.ip() == address && icmp[0] == 0 && icmp[4..] == request[4..] {
+            println!("{address} answered");
+            return Ok(());
+        }
+    }
+}
+
+/// Looks at every other process as long as it lives, says that it was there, and which files of the
+/// runtime's it could see open.
+fn spy() -> Result<()> {
+    let own = std::process::id().to_string();
+    loop {
+        for entry in std::fs::read_dir("/proc")?.filter_map(Result::ok) {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            if pid == own || pid.parse::<u32>().is_err() {
+                continue;
+            }
+            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            if name.trim() != "final" {
+                continue;
+            }
+            println!("process {pid}");
+            let Ok(files) = std::fs::read_dir(entry.path().join("fd")) else { continue };
+            for file in files.filter_map(Result::ok) {
+                if let Ok(link) = std::fs::read_link(file.path()) {
+                    println!("open in {pid}: {}", link.display());
+                }
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use workshop::lab::Who;
 use workshop::suite::{command, eventually, finish};
 
-use crate::{BINARY, final_, script, start, stop};
+use crate::{BINARY, final_, probe_volume, script, start, stop};
 
 pub fn the_programs_exit_status_is_passed_on(_: Who) {
     for (text, status) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255)] {
@@ -50,6 +50,7 @@ pub fn bad_input_is_named_and_ends_in_125(_: Who) {
         (&["--volume", "/usr:x"], "x"),
         (&["--workdir", "x"], "x"),
         (&["--env", "=x"], "NAME"),
+        (&["-d", "host"], "-d"),
         (&["no-such-image"], "no-such-image"),
         (&["/etc/passwd"], "/etc/passwd"),
     ] {
@@ -173,6 +174,14 @@ pub fn environment_and_working_directory_are_as_told(_: Who) {
 }
 
 pub fn a_killed_runtime_takes_its_container_along(who: Who) {
+    // One that has changed its user is not killed by the kernel: the clean-up has to do it.
+    if who == Who::Root {
+        let volume = probe_volume();
+        let mut runtime = start("other", &["-v", &volume], &["/probe", "@become", "1000"]);
+        runtime.kill().unwrap();
+        runtime.wait().unwrap();
+        assert_eq!(final_(&["gc"]).status, Some(0));
+    }
     let port = if who == Who::Plain { &[][..] } else { &["-p", "8080:80"] };
     let mut runtime = start("orphan", port, &["sleep", "1000"]);
     runtime.kill().unwrap(); // SIGKILL: no guard runs

@@ -12,7 +12,7 @@ use nix::unistd::mkfifo;
 use workshop::lab::Who;
 use workshop::suite::{command, run};
 
-use crate::{BINARY, final_, probe_volume, script};
+use crate::{BINARY, final_, probe_volume, script, start, stop};
 
 pub fn capabilities_and_seccomp_are_dockers(_: Who) {
     let status = script(&[], "grep -E '^(Cap|NoNew|Seccomp:|SigBlk)' /proc/self/status").stdout;
@@ -118,4 +118,20 @@ pub fn the_container_does_not_see_the_host(_: Who) {
     let marker = "/usr/written-in-a-container";
     assert_eq!(script(&[], &format!("touch {marker} /root/x && ls {marker}")).status, Some(0));
     assert!(!Path::new(marker).exists());
+}
+
+pub fn exec_cannot_be_spied_upon(_: Who) {
+    // A process in the container that tries to read the open files of whoever comes in. Without
+    // protection it sees the host's directories that `final exec` has open, and walks out there.
+    let volume = probe_volume();
+    let spy = start("spied", &["-v", &volume], &["/probe", "@spy"]);
+    for _ in 0..20 {
+        assert_eq!(final_(&["exec", "spied", "true"]).status, Some(0));
+    }
+    let seen = stop("spied", spy);
+    assert!(seen.stdout.lines().count() > 0, "the spy has seen nobody: {seen:?}");
+    // Its input and outputs are the program's, which was there a moment later.
+    let is_hosts = |line: &&str| line.contains("/") && !line.ends_with("/dev/null");
+    let open: Vec<_> = seen.stdout.lines().filter(is_hosts).collect();
+    assert!(open.is_empty(), "{open:?}");
 }

@@ -37,6 +37,7 @@ static TESTS: &[Test] = &[
     test!(capabilities_and_seccomp_are_dockers, [Root, LabRoot, Plain]),
     test!(new_namespaces_and_mounts_are_refused, [Root, LabRoot, Plain]),
     test!(nothing_of_the_caller_leaks_in, [Root, Plain]),
+    test!(exec_cannot_be_spied_upon, [Root, LabRoot, Plain]),
     test!(etc_is_written_inside_the_image, [Root, LabRoot, Plain]),
     test!(the_container_does_not_see_the_host, [Root, LabRoot, Plain]),
     // limits.rs
