@@ -50,12 +50,7 @@ impl Args {
 #[group(skip)]
 pub struct Program {
     /// The program to run in the container, with its arguments
-    #[arg(
-        value_name = "CMD",
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        default_value = "/bin/sh"
-    )]
+    #[arg(value_name = "CMD", trailing_var_arg = true, default_value = "/bin/sh")]
     argv: Vec<OsString>,
 }
 

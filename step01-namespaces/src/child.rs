@@ -248,8 +248,8 @@ fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Option
 }
 // ANCHOR_END: clone3
 
-/// Why clone3 said no, in words.
-fn explain_clone(namespaces: Namespaces, errno: Errno) -> anyhow::Error {
+/// Why clone3 (or unshare) said no, in words.
+pub(crate) fn explain_clone(namespaces: Namespaces, errno: Errno) -> anyhow::Error {
     let setting = |name: &str| {
         fs::read_to_string(format!("/proc/sys/{name}")).map(|text| text.trim().to_owned())
     };

@@ -1,7 +1,7 @@
 //! Id maps: who is who in a user namespace (user_namespaces(7)).
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -24,7 +24,9 @@ pub fn write_id_maps(pid: Pid) -> Result<()> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     if !geteuid().is_root()
         && let (Some(uids), Some(gids)) = (subids("/etc/subuid"), subids("/etc/subgid"))
-        && Path::new("/usr/bin/newuidmap").exists()
+        // Its owner is not root, as we see it, in a user namespace that has no root: then it can do
+        // no more than we can.
+        && fs::metadata("/usr/bin/newuidmap").is_ok_and(|file| file.uid() == 0)
     {
         run_helper("/usr/bin/newuidmap", pid, uid, &uids)?;
         return run_helper("/usr/bin/newgidmap", pid, gid, &gids);

@@ -7,6 +7,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::sethostname;
 
+use crate::child::explain_clone;
+
 /// A kind of namespace, named as in `/proc/self/ns`.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namespace {
@@ -115,7 +117,7 @@ impl Namespaces {
     // ANCHOR: set_up
     pub fn set_up(self, hostname: &str) -> Result<()> {
         if self.contains(Namespace::Cgroup) {
-            unshare(CloneFlags::CLONE_NEWCGROUP).context("cannot make a cgroup namespace")?;
+            unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|errno| explain_clone(self, errno))?;
         }
         if self.contains(Namespace::Mnt) {
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

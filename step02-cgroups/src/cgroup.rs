@@ -72,11 +72,12 @@ impl Cgroup {
             Group::sweep(&hierarchy.own)?;
             match Group::create(&hierarchy.own, name) {
                 Ok(group) => {
-                    write_all(&wanted, &group.path)?;
-                    cgroup.groups.push(group);
+                    let path = group.path.clone();
+                    cgroup.groups.push(group); // to be removed, should a limit be refused
+                    write_all(&wanted, &path)?;
                 }
                 Err(error) if wanted.is_empty() && is_denied(&error) => {}
-                Err(error) => return Err(explain_v1(&error, &hierarchy.own)),
+                Err(error) => return Err(explain_v1(&error, &hierarchy.own, wanted.first())),
             }
         }
         match settings.first() {
@@ -293,7 +294,7 @@ fn enable(base: &Path, controller: &str) -> Result<()> {
     let busy = |error: &io::Error| error.raw_os_error() == Some(Errno::EBUSY as i32);
     let result = match enable() {
         // "No internal processes": a group other than the root either has processes or gives
-        // controllers to its children. So its processes, which are ours, move into a leaf.
+        // controllers such as memory to its children. So its processes, which are ours, move into a leaf.
         Err(error) if busy(&error) => empty_into_leaf(base).and_then(|()| enable()),
         result => result,
     };
@@ -326,11 +327,12 @@ fn delegate_hint() -> &'static str {
     "have systemd delegate one (systemd-run --user --scope -p Delegate=yes COMMAND), or run as root"
 }
 
-fn explain_v1(error: &io::Error, parent: &Path) -> anyhow::Error {
+fn explain_v1(error: &io::Error, parent: &Path, wanted: Option<&Setting>) -> anyhow::Error {
     let hint = if is_denied(error) {
         "; cgroup version 1 cannot be delegated safely, so limits take root here"
     } else {
         ""
     };
-    anyhow!("cannot make a cgroup in {}: {error}{hint}", parent.display())
+    let what = wanted.map_or_else(String::new, |s| format!("cannot limit --{}: ", s.option));
+    anyhow!("{what}cannot make a cgroup in {}: {error}{hint}", parent.display())
 }

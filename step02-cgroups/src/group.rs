@@ -27,12 +27,21 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Makes the group `name` below `parent`.
+    /// Makes the group `name` below `parent`, or `name.2` and so on: PID namespaces that share a
+    /// cgroup tree have each a process 5, and each names a group after it.
     pub fn create(parent: &Path, name: &str) -> io::Result<Self> {
-        let path = parent.join(format!("{PREFIX}{name}"));
+        let mut path = parent.join(format!("{PREFIX}{name}"));
+        let mut count = 1;
         loop {
             // For us alone: who may open it could hold its lock.
-            DirBuilder::new().mode(0o700).create(&path)?;
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    count += 1;
+                    path.set_file_name(format!("{PREFIX}{name}.{count}"));
+                    continue;
+                }
+                result => result?,
+            }
             // Until we hold the lock, somebody who sweeps may take the group for a stale one.
             match File::open(&path) {
                 Ok(lock) => {
@@ -62,8 +71,14 @@ impl Group {
             let Some(lock) = ours.then(|| File::open(entry.path()).ok()).flatten() else {
                 continue;
             };
-            if lock.try_lock().is_ok() {
-                Self { path: entry.path(), lock }.remove()?;
+            // Its owner may have removed it since we opened it.
+            if lock.try_lock().is_err() || !is_at(&lock, &entry.path()) {
+                continue;
+            }
+            match (Self { path: entry.path(), lock }).remove() {
+                // It has processes that our PID namespace does not have: theirs can end them.
+                Err(error) if is_busy(&error) => {}
+                result => result?,
             }
         }
         Ok(())
@@ -134,6 +149,11 @@ impl AsFd for Group {
 fn is_at(file: &File, path: &Path) -> bool {
     let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|m| m.ino()).ok();
     inode(file.metadata()) == inode(fs::metadata(path))
+}
+
+fn is_busy(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == ErrorKind::ResourceBusy)
 }
 
 /// The processes in a group and in all groups below it. Those that our PID namespace does not have

@@ -7,23 +7,25 @@ use std::str::FromStr;
 use anyhow::{Context as _, Error, Result, ensure};
 
 /// What the container may use.
+// A -1 is to be called a bad value, not an unknown option: hence the hyphen values.
 #[derive(clap::Args, Debug, Clone)]
 #[group(skip)]
 pub struct Args {
     /// Most memory, in bytes or with b, k, m, g behind it; swap is off
-    #[arg(long, short, value_name = "SIZE")]
+    #[arg(long, short, value_name = "SIZE", allow_hyphen_values = true)]
     pub memory: Option<Memory>,
 
     /// Most processor time, in processors: 0.5 is half of one
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub cpus: Option<Cpus>,
 
     /// Most processes (and threads)
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub pids: Option<u64>,
 
     /// The processors that it may run on: 0-2,4
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub cpuset: Option<Cpuset>,
 }
 
