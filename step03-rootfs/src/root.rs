@@ -4,11 +4,10 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
-use nix::dir::Dir;
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// An open directory that acts as `/` for every path looked up through it.
@@ -33,18 +32,23 @@ impl Root {
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        match openat2(&self.0, path, how) {
-            Ok(fd) => Ok(Some(fd)),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => {
-                Err(errno).with_context(|| format!("cannot find {} in the image", path.display()))
-            }
+        loop {
+            return match openat2(&self.0, path, how) {
+                Ok(fd) => Ok(Some(fd)),
+                Err(Errno::ENOENT) => Ok(None),
+                // Somebody on this machine renamed or mounted something while we were at a "..",
+                // and the kernel is not sure any more that it stayed inside.
+                Err(Errno::EAGAIN) => continue,
+                Err(errno) => Err(errno)
+                    .with_context(|| format!("cannot find {} in the image", path.display())),
+            };
         }
     }
 
     /// The directory `path` inside, made with its parents if it is not there.
     pub fn directory(&self, path: &Path) -> Result<OwnedFd> {
         if let Some(found) = self.find(path)? {
+            ensure!(is_directory(found.as_fd()), "{} is not a directory", path.display());
             return Ok(found);
         }
         let (parent, name) = self.parent(path)?;
@@ -64,6 +68,7 @@ impl Root {
     /// The file `path` inside, to be mounted upon: made, empty, if nothing is there.
     pub fn file(&self, path: &Path) -> Result<OwnedFd> {
         if let Some(found) = self.find(path)? {
+            ensure!(!is_directory(found.as_fd()), "{} is a directory", path.display());
             return Ok(found);
         }
         self.write(path, "")?;
@@ -109,7 +114,8 @@ impl AsFd for Root {
     }
 }
 
-/// Whether the open path is a directory.
+/// Whether the open path is a directory. It need not be one that we may read.
 pub(crate) fn is_directory(fd: BorrowedFd<'_>) -> bool {
-    Dir::openat(fd, ".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).is_ok()
+    let kind = |mode| SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits());
+    fstat(fd).is_ok_and(|stat| kind(stat.st_mode) == SFlag::S_IFDIR)
 }

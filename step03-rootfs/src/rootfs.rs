@@ -83,8 +83,7 @@ impl Rootfs {
         // Last what hides, so that nothing is mounted over it again.
         self.hide(&root)?;
         let workdir = root.directory(&self.workdir)?;
-        fchdir(&workdir)
-            .with_context(|| format!("{} is not a directory", self.workdir.display()))?;
+        fchdir(&workdir).with_context(|| format!("cannot change to {}", self.workdir.display()))?;
         Ok(root)
     }
     // ANCHOR_END: enter

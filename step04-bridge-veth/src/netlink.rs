@@ -201,6 +201,8 @@ pub fn text_of(value: &[u8]) -> String {
 pub struct Socket {
     fd: OwnedFd,
     number: u32,
+    /// For what the kernel sends: it wants 32 KiB for a dump, and cuts off what does not fit.
+    buffer: Vec<u8>,
 }
 
 impl Socket {
@@ -210,7 +212,7 @@ impl Socket {
         for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK] {
             set_option(&fd, option)?;
         }
-        Ok(Self { fd, number: 0 })
+        Ok(Self { fd, number: 0, buffer: vec![0; 64 * 1024] })
     }
 
     /// Sends one request and waits until the kernel has done it.
@@ -263,11 +265,10 @@ impl Socket {
 
     /// Reads answers to the messages from number `first` on, up to an acknowledgement, an error
     /// or the end of a dump.
-    fn receive(&self, first: u32, mut found: impl FnMut(Reply)) -> Result<()> {
-        let mut buffer = vec![0; 64 * 1024];
+    fn receive(&mut self, first: u32, mut found: impl FnMut(Reply)) -> Result<()> {
         loop {
-            let len = recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-            let mut rest = &buffer[..len];
+            let len = recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+            let mut rest = &self.buffer[..len];
             while let Some((header, payload)) = split_message(&mut rest) {
                 if header.number < first {
                     continue; // a late answer to an earlier batch

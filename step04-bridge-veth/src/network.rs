@@ -3,12 +3,13 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::unistd::Pid;
 use step01_namespaces::{Namespace, Namespaces};
 
-use crate::{Args, Cidr, Lease, Pool, Rtnetlink, explain};
+use crate::{Args, Cidr, Lease, Pool, Rtnetlink, explain, netlink};
 
-/// The link group by which we know our bridges ("cw"): nobody else's link is changed or deleted.
+/// The link group by which we know our links ("cw"): nobody else's is changed or deleted.
 /// The kernel sets it together with the making of the link, so there is no moment without it.
 const GROUP: u32 = 0x6377;
 
@@ -60,9 +61,25 @@ impl Network {
     /// and with one end of a veth pair the other. The namespace ends with its last process.
     // ANCHOR: plug
     pub fn plug(&self, pid: Pid) -> Result<()> {
-        Rtnetlink::open()
-            .and_then(|mut rt| rt.create_veth(self.index, pid, mac_of(self.address)))
-            .map_err(|e| explain("cannot make a veth pair", &e))
+        // Different for each bridge there ever was, and for each address on it.
+        let host = self.address.to_bits() & !self.subnet.mask();
+        let name = format!("v{:x}-{host:x}", self.index);
+        let plug = || {
+            let mut rt = Rtnetlink::open()?;
+            let create = |rt: &mut Rtnetlink| {
+                rt.create_veth(&name, GROUP, self.index, pid, mac_of(self.address))
+            };
+            match create(&mut rt) {
+                // The kernel takes its time with a namespace that has ended. Until then the last
+                // owner of our address is still plugged in, and would get what is meant for us.
+                Err(error) if error.errno == Errno::EEXIST => {
+                    delete_ours(&mut rt, &name)?;
+                    create(&mut rt)
+                }
+                result => result,
+            }
+        };
+        plug().map_err(|e| explain(&format!("cannot make the veth pair {name}"), &e))
     }
     // ANCHOR_END: plug
 
@@ -71,8 +88,8 @@ impl Network {
     pub fn configure(&self) -> Result<()> {
         let configure = || {
             let mut rt = Rtnetlink::open()?;
-            let lo = rt.find("lo")?.ok_or(nix::errno::Errno::ENODEV)?;
-            let eth0 = rt.find("eth0")?.ok_or(nix::errno::Errno::ENODEV)?;
+            let lo = rt.find("lo")?.ok_or(Errno::ENODEV)?;
+            let eth0 = rt.find("eth0")?.ok_or(Errno::ENODEV)?;
             rt.set_up(lo.index)?;
             rt.add_address(eth0.index, self.address, self.subnet)?;
             rt.set_up(eth0.index)?;
@@ -126,7 +143,7 @@ impl Drop for Network {
 pub fn loopback_up() -> Result<()> {
     let up = || {
         let mut rt = Rtnetlink::open()?;
-        let lo = rt.find("lo")?.ok_or(nix::errno::Errno::ENODEV)?;
+        let lo = rt.find("lo")?.ok_or(Errno::ENODEV)?;
         rt.set_up(lo.index)
     };
     up().map_err(|e| explain("cannot bring up lo in the container", &e))
@@ -156,8 +173,16 @@ fn find_or_create_bridge(name: &str, subnet: Cidr) -> Result<u32> {
         bail!("the subnet {subnet} overlaps the route {route}; choose another with --subnet");
     }
     create_bridge(&mut rt, name, subnet).inspect_err(|_| {
-        let _ = rt.delete(name);
+        let _ = delete_ours(&mut rt, name);
     })
+}
+
+/// Deletes the link `name` if it is ours; what else has that name stays.
+pub(crate) fn delete_ours(rt: &mut Rtnetlink, name: &str) -> netlink::Result<()> {
+    match rt.find(name)? {
+        Some(link) if link.group == GROUP => rt.delete(name),
+        _ => Ok(()),
+    }
 }
 
 fn create_bridge(rt: &mut Rtnetlink, name: &str, subnet: Cidr) -> Result<u32> {

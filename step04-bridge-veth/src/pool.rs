@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::network::delete_ours;
 use crate::{Cidr, Rtnetlink, explain};
 
 const STATE: &str = "/run/container-workshop";
@@ -51,7 +52,7 @@ impl Drop for Lease {
 impl Pool {
     /// Locks the pool of `bridge` in our network namespace; waits for whoever has it.
     pub fn lock(bridge: &str) -> Result<Self> {
-        let path = Path::new(STATE).join(format!("{}{bridge}", prefix()?));
+        let path = Self::directory(bridge)?;
         loop {
             // For us alone: who may open it could hold its lock, and us up.
             DirBuilder::new().recursive(true).mode(0o700).create(&path).with_context(|| {
@@ -70,6 +71,11 @@ impl Pool {
                 return Ok(Self { bridge: bridge.to_owned(), path, _lock: lock });
             }
         }
+    }
+
+    /// Where the pool of `bridge` in our network namespace is, if it is there.
+    pub fn directory(bridge: &str) -> Result<PathBuf> {
+        Ok(Path::new(STATE).join(format!("{}{bridge}", prefix()?)))
     }
 
     /// The bridges that have a pool in our network namespace.
@@ -140,12 +146,12 @@ impl Pool {
         Ok(Lease { address, path, _lock: lock })
     }
 
-    /// Removes the bridge and the pool, if no address is in use any more.
+    /// Removes the bridge, if it is ours, and the pool, if no address is in use any more.
     pub fn remove_if_unused(self) -> Result<()> {
         if !self.live()?.is_empty() {
             return Ok(());
         }
-        let removed = Rtnetlink::open().and_then(|mut rt| rt.delete(&self.bridge));
+        let removed = Rtnetlink::open().and_then(|mut rt| delete_ours(&mut rt, &self.bridge));
         removed.map_err(|e| explain(&format!("cannot delete the bridge {}", self.bridge), &e))?;
         fs::remove_dir_all(&self.path)
             .with_context(|| format!("cannot remove {}", self.path.display()))?;

@@ -64,11 +64,17 @@ impl Rtnetlink {
     }
     // ANCHOR_END: bridge
 
-    /// `ip link add master BRIDGE type veth peer name eth0 address MAC netns PID`, and up. The far
-    /// end is born in the other network namespace; this one never sees it. The near end gets the
-    /// next free name: veth0, veth1, ...
+    /// `ip link add NAME group GROUP master BRIDGE type veth peer name eth0 address MAC netns PID`,
+    /// and up. The far end is born in the other network namespace; this one never sees it.
     // ANCHOR: veth
-    pub fn create_veth(&mut self, bridge: u32, pid: Pid, mac: [u8; 6]) -> Result<()> {
+    pub fn create_veth(
+        &mut self,
+        name: &str,
+        group: u32,
+        bridge: u32,
+        pid: Pid,
+        mac: [u8; 6],
+    ) -> Result<()> {
         let peer = |m: Message| {
             m.raw(&link(0, 0))
                 .text(libc::IFLA_IFNAME, "eth0")
@@ -77,6 +83,8 @@ impl Rtnetlink {
         };
         self.0.request(
             Message::new(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link(0, libc::IFF_UP))
+                .text(libc::IFLA_IFNAME, name)
+                .attr(libc::IFLA_GROUP, &group.to_ne_bytes())
                 .attr(libc::IFLA_MASTER, &bridge.to_ne_bytes())
                 .nest(libc::IFLA_LINKINFO, |m| {
                     m.text(libc::IFLA_INFO_KIND, "veth")
