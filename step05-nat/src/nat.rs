@@ -26,9 +26,10 @@ impl Nat {
         ensure_distinct(publish)?;
         let reserved = publish.iter().map(Publish::reserve).collect::<Result<_>>()?;
         let (bridge, address) = (network.bridge(), network.address());
-        let pool = Pool::lock(bridge)?;
-        // From here on Drop undoes what follows, however far it came.
+        // From here on Drop undoes what follows, however far it came. It locks the pool by itself,
+        // so it has to come after the unlocking: what is made first is dropped last.
         let nat = Self { bridge: bridge.to_owned(), address, reserved };
+        let pool = Pool::lock(bridge)?;
         let failed = |e| explain(&format!("cannot write the firewall table ip {bridge}"), &e);
         let mut nft = Nftables::open().map_err(failed)?;
         let mut changes = Vec::new();

@@ -327,6 +327,8 @@ pub struct Rule {
 /// A chain that hangs at the forward hook and drops what no rule accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DroppingChain {
+    /// The table's family, as nft(8) names it.
+    pub family: &'static str,
     /// The table that it is in.
     pub table: String,
     /// Its name.
@@ -386,15 +388,16 @@ impl Nftables {
     /// The chains, of any table, that drop forwarded packets unless a rule accepts them.
     pub fn dropping_forward_chains(&mut self) -> Result<Vec<DroppingChain>> {
         let mut found = Vec::new();
-        for family in [IPV4, INET] {
-            for reply in self.0.dump(message(4, 0, family))? {
+        for (family, number) in [("ip", IPV4), ("inet", INET)] {
+            for reply in self.0.dump(message(4, 0, number))? {
                 let attribute = |kind| reply.attributes(FIXED_LEN).find_kind(kind);
                 let hook =
                     attribute(CHAIN_HOOK).and_then(|hook| attributes(hook).find_kind(HOOK_NUMBER));
                 let drops = attribute(CHAIN_POLICY) == Some(&0_u32.to_be_bytes());
                 if drops && hook == Some(&(Hook::Forward as u32).to_be_bytes()) {
                     let text = |kind| attribute(kind).map(text_of).unwrap_or_default();
-                    found.push(DroppingChain { table: text(CHAIN_TABLE), name: text(CHAIN_NAME) });
+                    let (table, name) = (text(CHAIN_TABLE), text(CHAIN_NAME));
+                    found.push(DroppingChain { family, table, name });
                 }
             }
         }
