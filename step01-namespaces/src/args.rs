@@ -37,6 +37,10 @@ impl Args {
             "cannot share the user namespace: only root can make the other namespaces without a \
              new one; run as root or leave out --share user"
         );
+        ensure!(
+            !(self.user && self.share.contains(&Namespace::User)),
+            "--user and --share user contradict each other: leave out one"
+        );
         Ok(Namespace::ALL
             .into_iter()
             .filter(|namespace| namespace.is_in_kernel() && !self.share.contains(namespace))

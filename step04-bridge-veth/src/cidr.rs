@@ -45,7 +45,7 @@ impl Cidr {
     }
 
     /// The addresses for containers: without network, gateway and broadcast.
-    pub fn hosts(self) -> impl Iterator<Item = Ipv4Addr> {
+    pub fn hosts(self) -> impl Iterator<Item = Ipv4Addr> + Clone {
         (self.network.to_bits() + 2..self.broadcast().to_bits()).map(Ipv4Addr::from_bits)
     }
 

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::network::delete_ours;
 use crate::{Cidr, Rtnetlink, explain};
@@ -121,7 +121,7 @@ impl Pool {
         Ok(live)
     }
 
-    /// Takes `wanted`, or the lowest address that is free.
+    /// Takes `wanted`, or the next address that is free.
     pub fn take(&self, subnet: Cidr, wanted: Option<Ipv4Addr>) -> Result<Lease> {
         let live = self.live()?;
         let address = match wanted {
@@ -134,16 +134,27 @@ impl Pool {
                 ensure!(!live.contains(&address), "the address {address} is taken");
                 address
             }
-            None => match subnet.hosts().find(|address| !live.contains(address)) {
-                Some(address) => address,
-                None => bail!("all addresses of {subnet} are taken"),
-            },
+            None => self.next_free(subnet, &live)?,
         };
         let path = self.path.join(address.to_string());
         let lock =
             File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
         lock.try_lock().with_context(|| format!("cannot lock {}", path.display()))?;
         Ok(Lease { address, path, _lock: lock })
+    }
+
+    /// The first free address behind the one that was given out last, so that an address rests for
+    /// a while: others remember who had it, and the kernel may not have unplugged him yet.
+    fn next_free(&self, subnet: Cidr, live: &[Ipv4Addr]) -> Result<Ipv4Addr> {
+        let note = self.path.join("last");
+        let last = fs::read_to_string(&note).ok().and_then(|text| text.parse().ok());
+        let last = last.unwrap_or(subnet.gateway());
+        let mut free = subnet.hosts().filter(|address| !live.contains(address));
+        let next = free.clone().find(|&address| address > last).or_else(|| free.next());
+        let next = next.with_context(|| format!("all addresses of {subnet} are taken"))?;
+        fs::write(&note, next.to_string())
+            .with_context(|| format!("cannot write {}", note.display()))?;
+        Ok(next)
     }
 
     /// Removes the bridge, if it is ours, and the pool, if no address is in use any more.

@@ -143,8 +143,9 @@ fn who_is_asked_on_the_bridge_sees_the_containers_address(_: Who) {
     let mut server = Command::new(this_program());
     let mut server = server.args(["@serve", "0.0.0.0:8000"]).spawn().unwrap();
     eventually("the server on the host is ready", || get("127.0.0.1:8000", "/").contains("hello"));
-    for address in ["10.77.0.1:8000", "198.51.100.10:8000"] {
-        assert_has(&inside(&[], &["@get", address]), "hello 10.77.0.3");
+    // Each container gets the next address.
+    for (address, own) in [("10.77.0.1:8000", "10.77.0.4"), ("198.51.100.10:8000", "10.77.0.5")] {
+        assert_has(&inside(&[], &["@get", address]), &format!("hello {own}"));
     }
     server.kill().unwrap();
     server.wait().unwrap();

@@ -25,7 +25,7 @@ enum Verb {
         plain: bool,
 
         /// The program to run there, with its arguments; without one, a shell
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        #[arg(trailing_var_arg = true)]
         command: Vec<OsString>,
     },
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::wire::Wire;
@@ -40,6 +41,10 @@ impl Snapshot {
     pub fn ensure_restored(&self, own: &[Pid]) -> Result<()> {
         let start = Instant::now();
         loop {
+            // Orphans that have ended are ours to take in: we are the lab's first process.
+            while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
+            {
+            }
             let now = Self::take(own)?;
             let left: Vec<_> = now.0.difference(&self.0).collect();
             // A stale cgroup that was there before can be another lab's, and be gone by now.
@@ -50,8 +55,11 @@ impl Snapshot {
             }
             if start.elapsed() > PATIENCE {
                 let mut difference = String::new();
-                left.iter().for_each(|line| difference += &format!("\n  + {line}"));
-                gone.iter().for_each(|line| difference += &format!("\n  - {line}"));
+                for (sign, lines) in [('+', &left), ('-', &gone)] {
+                    for line in lines {
+                        difference += &format!("\n  {sign} {line}");
+                    }
+                }
                 bail!("the host is not as it was before (+ is left, - is missing):{difference}");
             }
             sleep(Duration::from_millis(20));

@@ -131,7 +131,7 @@ pub fn exec_cannot_be_spied_upon(_: Who) {
     let seen = stop("spied", spy);
     assert!(seen.stdout.lines().count() > 0, "the spy has seen nobody: {seen:?}");
     // Its input and outputs are the program's, which was there a moment later.
-    let is_hosts = |line: &&str| line.contains("/") && !line.ends_with("/dev/null");
+    let is_hosts = |line: &&str| line.contains('/') && !line.ends_with("/dev/null");
     let open: Vec<_> = seen.stdout.lines().filter(is_hosts).collect();
     assert!(open.is_empty(), "{open:?}");
 }

@@ -1,5 +1,7 @@
 //! The runtime against the real kernel: the binary in a lab, and what the kernel says.
 
+#![allow(clippy::wildcard_imports, reason = "the table below names every test, or it is dead code")]
+
 mod engine;
 mod isolation;
 mod limits;
