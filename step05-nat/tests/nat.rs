@@ -125,6 +125,11 @@ fn from_outside(path: &str) -> String {
     get("198.51.100.1:80", path)
 }
 
+/// How many cables the bridge has.
+fn ports() -> usize {
+    fs::read_dir("/sys/class/net/workshop0/brif").map_or(0, Iterator::count)
+}
+
 #[track_caller]
 fn assert_has(answer: &str, part: &str) {
     assert!(answer.contains(part), "no {part:?} in: {answer}");
@@ -278,13 +283,15 @@ fn ports_come_and_go_with_their_containers(_: Who) {
     let two = Running::server(&["-p", "8082:80", "-p", "8083:80"]);
     assert_has(&from_outside("/tcp/198.51.100.10/8081"), "hello 198.51.100.2");
     drop(one);
+    // Then it is the host itself that refuses, and not what is left of the container.
+    eventually("its cable is gone", || ports() == 1);
     assert_has(&from_outside("/tcp/198.51.100.10/8081"), "Connection refused");
     for port in ["8082", "8083"] {
         assert_has(&from_outside(&format!("/tcp/198.51.100.10/{port}")), "hello 198.51.100.2");
         assert_has(&get(&format!("127.0.0.1:{port}"), "/"), "hello 10.77.0.1");
     }
-    // The next one has the first one's address, and not its ports.
-    let _three = Running::server(&["-p", "8084:80"]);
+    // Who has the first one's address does not have its ports.
+    let _three = Running::server(&["--ip", "10.77.0.2", "-p", "8084:80"]);
     assert_has(&from_outside("/tcp/198.51.100.10/8081"), "Connection refused");
     assert_has(&from_outside("/tcp/198.51.100.10/8084"), "hello 198.51.100.2");
     drop(two);
@@ -316,16 +323,21 @@ fn forwarding_stays_on_while_another_bridge_needs_it(_: Who) {
     }
 }
 
-/// A chain at the forward hook with the policy drop, in a new table.
-fn dropping_chain(family: u8, table: &str, chain: &str) {
+const INPUT: u32 = 1;
+const FORWARD: u32 = 2;
+const DROP: u32 = 0;
+const ACCEPT: u32 = 1;
+
+/// A chain of somebody else's in a new table.
+fn chain(family: u8, table: &str, chain: &str, hook: u32, policy: u32) {
     // From linux/netfilter/nf_tables.h: NFT_MSG_NEWTABLE and NFT_MSG_NEWCHAIN, and below
     // attributes of NFTA_TABLE_, NFTA_CHAIN_ and NFTA_HOOK_. Numbers are big-endian.
     let message = |kind: u16| Message::new(10 << 8 | kind, NLM_F_CREATE, &[family, 0, 0, 0]);
     let number = |n: u32| n.to_be_bytes();
-    let hook = |m: Message| m.attr(1, &number(2)).attr(2, &number(0)); // forward, priority 0
+    let hook = |m: Message| m.attr(1, &number(hook)).attr(2, &number(0)); // priority 0
     let chain = message(3).text(1, table).text(3, chain).nest(4, hook);
-    let drops = chain.attr(5, &number(0)).text(7, "filter");
-    Nftables::open().unwrap().commit(vec![message(0).text(1, table), drops]).unwrap();
+    let chain = chain.attr(5, &number(policy)).text(7, "filter");
+    Nftables::open().unwrap().commit(vec![message(0).text(1, table), chain]).unwrap();
 }
 
 fn remove_table(family: u8, table: &str) {
@@ -357,7 +369,7 @@ fn somebody_elses_table_is_left_alone(_: Who) {
 fn somebody_elses_dropping_chain_is_named_with_the_fix(_: Who) {
     const IPV4: u8 = 2;
     const INET: u8 = 1;
-    dropping_chain(IPV4, "filter", "FORWARD"); // Docker's
+    chain(IPV4, "filter", "FORWARD", FORWARD, DROP); // Docker's
     let outcome = step05(&["true"]);
     assert_eq!(outcome.status, Some(0), "{outcome:?}");
     assert_has(&outcome.stderr, "the firewall chain FORWARD of the table filter drops");
@@ -366,7 +378,7 @@ fn somebody_elses_dropping_chain_is_named_with_the_fix(_: Who) {
     remove_table(IPV4, "filter");
 
     for (family, name) in [(IPV4, "ip"), (INET, "inet")] {
-        dropping_chain(family, "theirs", "on-the-way");
+        chain(family, "theirs", "on-the-way", FORWARD, DROP);
         let outcome = step05(&["true"]);
         assert_has(&outcome.stderr, "the firewall chain on-the-way of the table theirs drops");
         for direction in ["iifname", "oifname"] {
@@ -377,8 +389,15 @@ fn somebody_elses_dropping_chain_is_named_with_the_fix(_: Who) {
         remove_table(family, "theirs");
     }
 
+    // Others do not matter.
+    for (hook, policy) in [(INPUT, DROP), (FORWARD, ACCEPT)] {
+        chain(IPV4, "theirs", "harmless", hook, policy);
+        assert_eq!(step05(&["true"]).stderr, "");
+        remove_table(IPV4, "theirs");
+    }
+
     // The warning is right, and so is the fix.
-    dropping_chain(IPV4, "theirs", "on-the-way");
+    chain(IPV4, "theirs", "on-the-way", FORWARD, DROP);
     let ping = || try_inside(&[], &["@ping", "198.51.100.1"]);
     assert_has(&ping().stderr, "no answer");
     let fix = |rule| add_rule("theirs", "on-the-way", &[rule, accept()].concat(), "");
