@@ -34,7 +34,7 @@ pub fn write_host(rootfs: &Path) -> Result<()> {
         .with_context(|| format!("cannot make {}", new.display()))
         .and_then(|()| write_skeleton(&new));
     umask(usual);
-    written?;
+    written.inspect_err(|_| drop(fs::remove_dir_all(&new)))?;
     match fs::rename(&new, rootfs) {
         // Somebody was faster.
         Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(fs::remove_dir_all(&new)?),

@@ -15,7 +15,7 @@ pub fn run(args: &KillArgs) -> Result<u8> {
         let store = Store::open()?;
         for name in &args.containers {
             signal(&store.find(name)?, args.signal)?;
-            println!("{name}");
+            super::print(&format!("{name}\n"))?;
         }
         Ok(())
     };

@@ -18,8 +18,8 @@ fn list(args: &PsArgs) -> Result<()> {
     let mut containers = store.list()?;
     containers.retain(|container| args.all || container.is_alive());
     if args.quiet {
-        containers.iter().rev().for_each(|container| println!("{}", container.state.short_id()));
-        return Ok(());
+        let ids = containers.iter().rev().flat_map(|container| [container.state.short_id(), "\n"]);
+        return super::print(&ids.collect::<String>());
     }
     let titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
     let mut rows = vec![titles.map(str::to_owned)];
@@ -27,11 +27,13 @@ fn list(args: &PsArgs) -> Result<()> {
     let widths: Vec<_> = (0..titles.len())
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
+    let mut table = String::new();
     for row in rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}   "));
-        println!("{}", cells.collect::<String>().trim_end());
+        table += cells.collect::<String>().trim_end();
+        table.push('\n');
     }
-    Ok(())
+    super::print(&table)
 }
 
 fn row(container: &Container) -> [String; 7] {

@@ -21,7 +21,7 @@ pub fn run(args: &RmArgs) -> Result<u8> {
                 super::kill::signal(&container, Signal::SIGKILL)?;
             }
             container.remove_when_ended()?;
-            println!("{name}");
+            super::print(&format!("{name}\n"))?;
         }
         Ok(())
     };

@@ -74,6 +74,16 @@ pub fn a_container_ends_up_in_ps_until_it_is_removed(_: Who) {
     assert!(!final_(&["ps"]).stdout.contains("seven"));
     let listed = final_(&["ps", "--all"]).stdout;
     assert!(listed.contains("seven") && listed.contains("Exited (7)"), "{listed}");
+    // Who reads the list may go away, or have no room for it.
+    for (to, status) in [("| true; exit ${PIPESTATUS[0]}", 0), ("> /dev/full", 1)] {
+        let piped = format!("\"$0\" ps --all {to}");
+        let program = workshop::lab::program(BINARY);
+        let mut bash = std::process::Command::new("bash");
+        bash.arg("-c").arg(piped).arg(program);
+        let outcome = workshop::suite::run(&mut bash, Duration::from_secs(60));
+        assert_eq!(outcome.status, Some(status), "{outcome:?}");
+        assert!(!outcome.stderr.contains("panicked"), "{outcome:?}");
+    }
     let id = final_(&["ps", "--all", "--quiet"]).stdout;
     assert_eq!(final_(&["rm", &id[..6]]).status, Some(0));
     assert_eq!(final_(&["ps", "--all", "--quiet"]).stdout, "");
