@@ -25,7 +25,7 @@ pub struct Pool {
     _lock: File,
 }
 
-/// An address that is ours. Dropping it frees it.
+/// An address that is ours, or a right that goes with it. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Lease {
     address: Ipv4Addr,
@@ -105,13 +105,17 @@ impl Pool {
 
     /// The addresses in use; removes the stale ones.
     pub fn live(&self) -> Result<Vec<Ipv4Addr>> {
+        self.live_with("")
+    }
+
+    /// The addresses whose owner holds a file `ADDRESS` + `suffix`; removes the stale ones.
+    pub fn live_with(&self, suffix: &str) -> Result<Vec<Ipv4Addr>> {
         let mut live = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
+            let name = entry.file_name();
+            let address = name.to_str().and_then(|name| name.strip_suffix(suffix)?.parse().ok());
+            let Some(address) = address else { continue };
             if File::open(entry.path())?.try_lock().is_ok() {
                 fs::remove_file(entry.path())?;
             } else {
@@ -119,6 +123,15 @@ impl Pool {
             }
         }
         Ok(live)
+    }
+
+    /// Makes and holds a file `ADDRESS` + `suffix`, for all to see as long as we live.
+    pub fn hold(&self, address: Ipv4Addr, suffix: &str) -> Result<Lease> {
+        let path = self.path.join(format!("{address}{suffix}"));
+        let lock =
+            File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        lock.try_lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(Lease { address, path, _lock: lock })
     }
 
     /// Takes `wanted`, or the next address that is free.
@@ -136,11 +149,7 @@ impl Pool {
             }
             None => self.next_free(subnet, &live)?,
         };
-        let path = self.path.join(address.to_string());
-        let lock =
-            File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        lock.try_lock().with_context(|| format!("cannot lock {}", path.display()))?;
-        Ok(Lease { address, path, _lock: lock })
+        self.hold(address, "")
     }
 
     /// The first free address behind the one that was given out last, so that an address rests for

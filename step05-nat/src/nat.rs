@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Result, ensure};
-use step04_bridge_veth::{Network, Pool, explain, netlink};
+use step04_bridge_veth::{Lease, Network, Pool, explain, netlink};
 
 use crate::args::ensure_distinct;
 use crate::nftables::{Nftables, delete_rule, delete_table};
@@ -14,10 +14,15 @@ use crate::{Publish, forwarding, ruleset};
 #[derive(Debug)]
 pub struct Nat {
     bridge: String,
-    address: Ipv4Addr,
     /// Keeps the published ports ours.
     reserved: Vec<OwnedFd>,
+    /// That our address needs the table. The lease on the address itself says too little: two who
+    /// leave at once would each see the other's, and each would leave the table to the other.
+    user: Option<Lease>,
 }
+
+/// How the files are called that say so.
+const USER: &str = ".nat";
 
 impl Nat {
     /// The parent's side: lets the container out, and the world in to the published ports.
@@ -28,8 +33,10 @@ impl Nat {
         let (bridge, address) = (network.bridge(), network.address());
         // From here on Drop undoes what follows, however far it came. It locks the pool by itself,
         // so it has to come after the unlocking: what is made first is dropped last.
-        let nat = Self { bridge: bridge.to_owned(), address, reserved };
+        let mut nat = Self { bridge: bridge.to_owned(), reserved, user: None };
         let pool = Pool::lock(bridge)?;
+        let others = pool.live_with(USER)?;
+        nat.user = Some(pool.hold(address, USER)?);
         let failed = |e| explain(&format!("cannot write the firewall table ip {bridge}"), &e);
         let mut nft = Nftables::open().map_err(failed)?;
         let mut changes = Vec::new();
@@ -42,8 +49,6 @@ impl Nat {
                      for the bridge with --bridge"
                 );
                 // Rules of containers whose runtime was killed; our address may be one of theirs.
-                let mut others = pool.live()?;
-                others.retain(|&other| other != address);
                 changes.extend(stale_rules(&mut nft, bridge, &others).map_err(failed)?);
             }
         }
@@ -59,10 +64,10 @@ impl Nat {
 
 impl Drop for Nat {
     fn drop(&mut self) {
-        let clean = || {
+        let mut clean = || {
             let pool = Pool::lock(&self.bridge)?;
-            let mut others = pool.live()?;
-            others.retain(|&other| other != self.address);
+            drop(self.user.take());
+            let others = pool.live_with(USER)?;
             // Without published ports we have no rules of our own; all others are everybody's.
             let nothing_to_do = self.reserved.is_empty() && !others.is_empty();
             if nothing_to_do { Ok(()) } else { clean(&pool, &others) }
@@ -77,7 +82,7 @@ impl Drop for Nat {
 pub fn sweep() -> Result<()> {
     for bridge in Pool::bridges()? {
         let pool = Pool::lock(&bridge)?;
-        clean(&pool, &pool.live()?)?;
+        clean(&pool, &pool.live_with(USER)?)?;
         pool.remove_if_unused()?;
     }
     Ok(())
