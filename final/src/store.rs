@@ -35,6 +35,8 @@ pub struct State {
     pub rm: bool,
     /// Published ports, as docker shows them.
     pub ports: Vec<String>,
+    /// The process that runs it.
+    pub runtime: Process,
     /// Its first process, once it runs.
     pub process: Option<Process>,
     /// Its exit status, once it has ended.
@@ -61,6 +63,10 @@ impl Process {
             .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
             .with_context(|| format!("cannot read /proc/{pid}/stat"))?;
         Ok(Self { pid: pid.as_raw(), start_time })
+    }
+
+    fn is_there(self) -> bool {
+        Self::of(Pid::from_raw(self.pid)).is_ok_and(|now| now == self)
     }
 }
 
@@ -170,6 +176,22 @@ impl Store {
             .any(|container| container.state.exited.is_none() && !container.is_alive()))
     }
 
+    /// Waits until nothing is left of runtimes that were killed while they made a container: up to the
+    /// exec their child has a copy of all their locks, and it lives on for some milliseconds.
+    pub fn wait_for_orphans(&self) -> Result<()> {
+        for container in self.list()? {
+            if container.state.exited.is_none() && !container.state.runtime.is_there() {
+                match File::open(&container.path) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    file => file.and_then(|file| file.lock()).with_context(|| {
+                        format!("cannot wait for the end of {}", container.state.name)
+                    })?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Settles what killed runtimes left here: their containers died with them.
     pub fn sweep(&self) -> Result<()> {
         let _lock = self.lock()?;
@@ -217,6 +239,7 @@ impl Container {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.state.exited.is_none()
+            && self.state.runtime.is_there()
             && File::open(&self.path)
                 // Shared: two who look at the same time do not take each other for the runtime.
                 .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
@@ -302,10 +325,14 @@ impl Drop for Container {
 
 impl State {
     /// The state of a container that is about to be made.
-    #[must_use]
-    pub fn new(id: String, name: Option<String>, image: String, command: Vec<String>) -> Self {
+    pub fn new(
+        id: String,
+        name: Option<String>,
+        image: String,
+        command: Vec<String>,
+    ) -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
+        Ok(Self {
             name: name.unwrap_or_else(|| id[..12].to_owned()),
             id,
             image,
@@ -313,9 +340,10 @@ impl State {
             created: now.as_secs(),
             rm: false,
             ports: Vec::new(),
+            runtime: Process::of(Pid::this())?,
             process: None,
             exited: None,
-        }
+        })
     }
 
     /// The first 12 digits, which docker shows.

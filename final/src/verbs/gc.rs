@@ -18,6 +18,7 @@ pub(crate) fn sweep_if_needed(store: &Store) -> Result<()> {
 /// them their namespaces, mounts and links. The store comes last: it is how the next one would
 /// know that there is something to do, should we be killed in our turn.
 fn sweep(store: &Store) -> Result<()> {
+    store.wait_for_orphans()?;
     step02_cgroups::sweep()?;
     step05_nat::sweep()?;
     store.sweep()

@@ -30,7 +30,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let bundle = Bundle::new(&spec)?;
 
     super::gc::sweep_if_needed(&store)?;
-    let mut state = State::new(id, args.name.clone(), request.image_name, request.command);
+    let mut state = State::new(id, args.name.clone(), request.image_name, request.command)?;
     state.rm = args.rm;
     state.ports = args.publish.iter().map(Publish::arrow).collect();
     let mut container = store.create(state)?;

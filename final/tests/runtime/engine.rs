@@ -2,12 +2,14 @@
 
 use std::io::Write as _;
 use std::process::Stdio;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use workshop::lab::Who;
 use workshop::suite::{command, eventually, finish};
+use workshop::wire::Wire;
 
 use crate::{BINARY, final_, probe_volume, script, start, stop};
 
@@ -199,6 +201,26 @@ pub fn a_killed_runtime_takes_its_container_along(who: Who) {
     // One more command brings the host back to what it was; the lab looks if that is so.
     let listed = final_(&["ps", "--all"]);
     assert!(!listed.stdout.contains("orphan"), "{listed:?}");
+}
+
+pub fn a_runtime_killed_at_any_time_leaves_nothing(who: Who) {
+    let port = if who == Who::Plain { &[][..] } else { &["-p", "8080:80"] };
+    let words = [&["run", "--rm"], port, &["host", "true"]].concat();
+    let start = Instant::now();
+    assert_eq!(final_(&words).status, Some(0));
+    let whole = start.elapsed();
+    for part in 0..40 {
+        let mut runtime = command(BINARY, &words);
+        let mut runtime = runtime.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        sleep(whole * part / 40);
+        runtime.kill().unwrap();
+        runtime.wait().unwrap();
+        let cleaned = final_(&["gc"]);
+        assert_eq!((cleaned.status, cleaned.stderr.as_str()), (Some(0), ""), "{part}/40");
+        let links = Wire::open().and_then(|wire| wire.links()).unwrap();
+        assert!(!links.contains(&"workshop0".to_owned()), "{part}/40: {links:?}");
+        assert_eq!(final_(&["ps", "--all", "--quiet"]).stdout, "", "{part}/40");
+    }
 }
 
 pub fn a_living_container_survives_the_clean_up(_: Who) {

@@ -34,6 +34,7 @@ static TESTS: &[Test] = &[
     test!(input_is_passed_on_if_asked_for, [Root, Plain]),
     test!(environment_and_working_directory_are_as_told, [Root, Plain]),
     test!(a_killed_runtime_takes_its_container_along, [Root, LabRoot, Plain]),
+    test!(a_runtime_killed_at_any_time_leaves_nothing, [Root, LabRoot, Plain]),
     test!(a_living_container_survives_the_clean_up, [Root, LabRoot]),
     // isolation.rs
     test!(capabilities_and_seccomp_are_dockers, [Root, LabRoot, Plain]),
