@@ -170,10 +170,7 @@ impl Store {
 
     /// Whether a runtime was killed, and nobody has cleaned up yet.
     pub fn has_stale(&self) -> Result<bool> {
-        Ok(self
-            .list()?
-            .iter()
-            .any(|container| container.state.exited.is_none() && !container.is_alive()))
+        Ok(self.list()?.iter().any(Container::is_stale))
     }
 
     /// Waits until nothing is left of runtimes that were killed while they made a container: up to the
@@ -196,7 +193,7 @@ impl Store {
     pub fn sweep(&self) -> Result<()> {
         let _lock = self.lock()?;
         for mut container in self.list()? {
-            if container.state.exited.is_none() && !container.is_alive() {
+            if container.is_stale() {
                 container.end_orphan()?;
                 container.finish(137)?; // what a shell says of a process that SIGKILL ended
             }
@@ -243,6 +240,11 @@ impl Container {
             && File::open(&self.path)
                 // Shared: two who look at the same time do not take each other for the runtime.
                 .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Whether its runtime was killed, and nobody has cleaned up yet.
+    fn is_stale(&self) -> bool {
+        self.state.exited.is_none() && !self.is_alive()
     }
 
     /// Its first process, held by a pidfd, so that it cannot become another.

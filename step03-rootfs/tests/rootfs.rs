@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::mkfifo;
 use step03_rootfs::MASKED_PATHS;
 use workshop::lab::Who;
-use workshop::suite::{Outcome, Test, command, read, run, suite, this_program};
+use workshop::suite::{Outcome, Test, command, probe_volume, read, run, suite};
 use workshop::test;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_step03-rootfs");
@@ -390,7 +390,7 @@ fn a_volume_is_the_hosts_own_file_or_directory(_: Who) {
     }
 
     // A program of the host's runs in its place.
-    let probe = format!("{}:/probe:ro", this_program().display());
+    let probe = probe_volume();
     let words = ["-v", &probe, "/probe", "@fds"];
     let outcome = step03(&words);
     assert_eq!(outcome.status, Some(0), "{outcome:?}");

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use step04_bridge_veth::Rtnetlink;
 use workshop::lab::Who;
-use workshop::suite::{Outcome, Test, command, eventually, get, read, run, suite, this_program};
+use workshop::suite::{
+    Outcome, Running, Test, command, eventually, get, probe_volume, read, run, suite, this_program,
+};
 use workshop::test;
 use workshop::wire::Wire;
 
@@ -49,7 +51,7 @@ fn step04(words: &[&str]) -> Outcome {
 
 /// The options that put this program into a container.
 fn probe() -> [String; 2] {
-    ["--volume".to_owned(), format!("{}:/probe:ro", this_program().display())]
+    ["--volume".to_owned(), probe_volume()]
 }
 
 /// What a probe prints in a container; it must end well.
@@ -67,45 +69,9 @@ fn refusal(words: &[&str]) -> String {
     outcome.stderr
 }
 
-/// Something that runs until it is dropped.
-struct Running {
-    child: Child,
-    /// Open, or it could not print any more.
-    _output: BufReader<ChildStdout>,
-}
-
-impl Running {
-    /// Starts it; returns also the first line that it prints, when it has done so.
-    fn start(command: &mut Command) -> (Self, String) {
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = child.unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        (Self { child, _output: output }, line)
-    }
-
-    /// Starts a container with an HTTP server on port 80.
-    fn server(options: &[&str]) -> Self {
-        let script = "/probe @serve 0.0.0.0:80 & read end; exit 0";
-        let [volume, probe] = &probe();
-        let words = [options, &[volume, probe, "sh", "-c", script]].concat();
-        let (running, line) = Self::start(&mut command(BINARY, &words));
-        assert_eq!(line, "ready\n", "{words:?}");
-        running
-    }
-
-    /// Kills the runtime, which cannot clean up then.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take()); // the end that the container's shell reads
-        let _ = self.child.wait();
-    }
+/// A container with an HTTP server on port 80.
+fn web(options: &[&str]) -> Running {
+    Running::container(BINARY, options, "@serve 0.0.0.0:80")
 }
 
 fn host() -> Vec<String> {
@@ -144,21 +110,21 @@ fn a_container_has_an_address_a_way_out_and_loopback(_: Who) {
 }
 
 fn containers_on_one_bridge_reach_each_other(_: Who) {
-    let _one = Running::server(&[]);
+    let _one = web(&[]);
     assert!(inside(&[], &["@get", "10.77.0.2:80"]).contains("hello 10.77.0.3"));
     assert!(get("10.77.0.2:80", "/").contains("hello 10.77.0.1")); // and so does the host
     // And another bridge has others.
     let other = ["--bridge", "other", "--subnet", "10.78.0.0/24"];
-    let _other = Running::server(&other);
+    let _other = web(&other);
     assert!(inside(&other, &["@get", "10.78.0.2:80"]).contains("hello 10.78.0.3"));
 }
 
 fn the_bridge_is_reached_and_nothing_beyond_it(_: Who) {
     let mut server = Command::new(this_program());
-    let (mut server, line) = Running::start(server.args(["@serve", "0.0.0.0:80"]));
+    let (server, line) = Running::start(server.args(["@serve", "0.0.0.0:80"]));
     assert_eq!(line, "ready\n");
     assert!(inside(&[], &["@get", "10.77.0.1:80"]).contains("hello 10.77.0.2"));
-    let other = Running::server(&["--bridge", "other", "--subnet", "10.78.0.0/24"]);
+    let other = web(&["--bridge", "other", "--subnet", "10.78.0.0/24"]);
     assert_eq!(inside(&[], &["@ping", "10.77.0.1"]), "10.77.0.1 answered\n");
     let unanswered = |address: &str| {
         let [volume, probe] = &probe();
@@ -174,11 +140,11 @@ fn the_bridge_is_reached_and_nothing_beyond_it(_: Who) {
     unanswered("198.51.100.1");
     fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
     drop(other);
-    server.child.kill().unwrap();
+    server.kill();
 }
 
 fn the_bridge_learns_behind_which_port_a_container_is(_: Who) {
-    let _one = Running::server(&[]);
+    let _one = web(&[]);
     assert!(get("10.77.0.2:80", "/").contains("hello 10.77.0.1"));
     // Each entry of the bridge's table has 16 bytes and begins with the hardware address.
     let table = fs::read(format!("/sys/class/net/{BRIDGE}/brforward")).unwrap();
@@ -188,7 +154,7 @@ fn the_bridge_learns_behind_which_port_a_container_is(_: Who) {
 
 fn an_address_that_cannot_be_is_refused(_: Who) {
     for used in [false, true] {
-        let one = used.then(|| Running::server(&[]));
+        let one = used.then(|| web(&[]));
         let before = host();
         for address in ["10.77.0.0", "10.77.0.1", "10.77.0.255", "10.77.1.2", "0.0.0.0"] {
             let why = refusal(&["--ip", address, "true"]);
@@ -211,7 +177,7 @@ fn a_subnet_that_overlaps_a_route_is_refused(_: Who) {
         let why = refusal(&["--subnet", subnet, "true"]);
         assert!(why.contains("198.51.100.0/24 dev uplink"), "{why}");
     }
-    let _one = Running::server(&[]);
+    let _one = web(&[]);
     let before = host();
     let why = refusal(&["--bridge", "other", "true"]);
     assert!(why.contains("10.77.0.0/24 dev workshop0"), "{why}");
@@ -309,7 +275,7 @@ fn containers_may_come_while_the_last_one_goes(_: Who) {
 
 fn the_bridge_goes_with_its_last_container(_: Who) {
     let before = host();
-    let (one, two) = (Running::server(&[]), Running::server(&[]));
+    let (one, two) = (web(&[]), web(&[]));
     assert_eq!(ports(), 2);
     drop(one);
     eventually("its cable is gone", || ports() == 1);
@@ -322,7 +288,7 @@ fn the_bridge_goes_with_its_last_container(_: Who) {
 }
 
 fn a_killed_runtime_leaves_the_others_alone(_: Who) {
-    let (one, _two) = (Running::server(&[]), Running::server(&[]));
+    let (one, _two) = (web(&[]), web(&[]));
     one.kill();
     eventually("its cable is gone", || ports() == 1);
     assert!(get("10.77.0.3:80", "/").contains("hello 10.77.0.1"));
@@ -331,22 +297,22 @@ fn a_killed_runtime_leaves_the_others_alone(_: Who) {
 }
 
 fn the_next_command_removes_what_a_killed_runtime_left(_: Who) {
-    Running::server(&["--ip", "10.77.0.50"]).kill();
+    web(&["--ip", "10.77.0.50"]).kill();
     eventually("its cable is gone", || ports() == 0);
     assert!(has_bridge()); // nobody is there who could have removed it
     assert_eq!(step04(&["--ip", "10.77.0.50", "true"]).status, Some(0));
     assert!(!has_bridge());
     // One that ends in an error cleans up, too.
-    Running::server(&[]).kill();
+    web(&[]).kill();
     refusal(&["--ip", "192.0.2.1", "true"]);
     assert!(!has_bridge());
 }
 
 /// The kernel takes some time to remove a network namespace, and what is plugged into it.
 fn an_address_leads_to_its_newest_owner(_: Who) {
-    let _one = Running::server(&[]); // so that the bridge stays
+    let _one = web(&[]); // so that the bridge stays
     for kill in [false, true, false, true, false, true] {
-        let next = Running::server(&["--ip", "10.77.0.50"]);
+        let next = web(&["--ip", "10.77.0.50"]);
         assert!(get("10.77.0.50:80", "/").contains("hello 10.77.0.1"));
         assert_eq!(ports(), 2);
         if kill { next.kill() } else { drop(next) }
@@ -356,7 +322,7 @@ fn an_address_leads_to_its_newest_owner(_: Who) {
 
 fn a_full_subnet_is_an_error(_: Who) {
     let options = ["--subnet", "10.78.0.0/30"];
-    let one = Running::server(&options);
+    let one = web(&options);
     let why = refusal(&[&options[..], &["true"]].concat());
     assert!(why.contains("all addresses of 10.78.0.0/30 are taken"), "{why}");
     assert!(get("10.78.0.2:80", "/").contains("hello 10.78.0.1"));
@@ -387,8 +353,8 @@ fn a_container_with_the_hosts_network_has_no_place_on_a_bridge(_: Who) {
 fn a_machine_behind_a_tap_device_is_switched_and_not_routed(_: Who) {
     let example = Path::new(BINARY).with_file_name("examples").join("tap");
     let mut example = command(example.to_str().unwrap(), &[]);
-    let _one = Running::server(&[]);
-    let (mut machine, line) = Running::start(&mut example);
+    let _one = web(&[]);
+    let (machine, line) = Running::start(&mut example);
     assert!(line.starts_with("10.77.0.200 is 02:42:0a:4d:00:c8 behind tap-vm"), "{line}");
     assert_eq!(ports(), 2);
     // How many packets the host's IP code has received (RFC 2011): it counts those for the bridge
@@ -404,5 +370,5 @@ fn a_machine_behind_a_tap_device_is_switched_and_not_routed(_: Who) {
     assert_eq!(received(), before);
     assert_eq!(inside(&[], &["@ping", "10.77.0.1"]), "10.77.0.1 answered\n");
     assert_ne!(received(), before);
-    machine.child.kill().unwrap();
+    machine.kill();
 }

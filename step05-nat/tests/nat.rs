@@ -1,10 +1,9 @@
 //! Step 5 against the real kernel: which packets arrive, and from whom.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
@@ -15,7 +14,9 @@ use step05_nat::nftables::{
 use workshop::internet::UPLINK;
 use workshop::lab::Who;
 use workshop::snapshot::Snapshot;
-use workshop::suite::{Outcome, Test, command, eventually, get, read, run, suite, this_program};
+use workshop::suite::{
+    Outcome, Running, Test, command, eventually, get, probe_volume, read, run, suite, this_program,
+};
 use workshop::test;
 use workshop::wire::Wire;
 
@@ -57,7 +58,7 @@ fn step05(words: &[&str]) -> Outcome {
 
 /// The options that put this program into a container.
 fn probe() -> [String; 2] {
-    ["--volume".to_owned(), format!("{}:/probe:ro", this_program().display())]
+    ["--volume".to_owned(), probe_volume()]
 }
 
 /// How a command ends that runs a probe in a container.
@@ -80,44 +81,9 @@ fn refusal(words: &[&str]) -> String {
     outcome.stderr
 }
 
-/// A container that runs until it is dropped.
-struct Running {
-    child: Child,
-    /// Open, or it could not print any more.
-    _output: BufReader<ChildStdout>,
-}
-
-impl Running {
-    /// Starts a container with a server, and waits until that is there.
-    fn start(options: &[&str], server: &str) -> Self {
-        let script = format!("/probe {server} & read end; exit 0");
-        let [volume, probe] = &probe();
-        let words = [options, &[volume, probe, "sh", "-c", &script]].concat();
-        let child = command(BINARY, &words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = child.unwrap_or_else(|error| panic!("cannot run {words:?}: {error}"));
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n", "{words:?}");
-        Self { child, _output: output }
-    }
-
-    /// One with an HTTP server on port 80.
-    fn server(options: &[&str]) -> Self {
-        Self::start(options, "@serve 0.0.0.0:80")
-    }
-
-    /// Kills the runtime, which cannot clean up then.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take()); // the end that the container's shell reads
-        let _ = self.child.wait();
-    }
+/// A container with an HTTP server on port 80.
+fn web(options: &[&str]) -> Running {
+    Running::container(BINARY, options, "@serve 0.0.0.0:80")
 }
 
 /// What the second host on the internet is answered at this address and port of ours.
@@ -143,7 +109,7 @@ fn the_internet_sees_the_hosts_address(_: Who) {
 }
 
 fn who_is_asked_on_the_bridge_sees_the_containers_address(_: Who) {
-    let _one = Running::server(&[]);
+    let _one = web(&[]);
     assert_has(&inside(&[], &["@get", "10.77.0.2:80"]), "hello 10.77.0.3");
     let mut server = Command::new(this_program());
     let mut server = server.args(["@serve", "0.0.0.0:8000"]).spawn().unwrap();
@@ -157,7 +123,7 @@ fn who_is_asked_on_the_bridge_sees_the_containers_address(_: Who) {
 }
 
 fn a_published_port_is_reached_from_everywhere(_: Who) {
-    let _one = Running::server(&["--publish", "8080:80"]);
+    let _one = web(&["--publish", "8080:80"]);
     assert_has(&from_outside("/tcp/198.51.100.10/8080"), "hello 198.51.100.2");
     for address in ["198.51.100.10:8080", "10.77.0.1:8080", "127.0.0.1:8080", "127.1.2.3:8080"] {
         assert_has(&get(address, "/"), "hello ");
@@ -186,7 +152,7 @@ fn a_container_reaches_its_own_published_port(_: Who) {
 }
 
 fn a_published_udp_port_is_reached_from_everywhere(_: Who) {
-    let _one = Running::start(&["-p", "5353:53/udp"], "@echo 0.0.0.0:53");
+    let _one = Running::container(BINARY, &["-p", "5353:53/udp"], "@echo 0.0.0.0:53");
     assert_has(&from_outside("/udp/198.51.100.10/5353"), "hello 198.51.100.2");
     for address in ["198.51.100.10:5353", "10.77.0.1:5353", "127.0.0.1:5353"] {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -202,7 +168,7 @@ fn a_published_udp_port_is_reached_from_everywhere(_: Who) {
 
 fn a_port_published_at_one_address_is_not_at_the_others(_: Who) {
     let (local, outer) = ("127.0.0.1:8080:80", "198.51.100.10:8081:80");
-    let _one = Running::server(&["-p", local, "-p", outer]);
+    let _one = web(&["-p", local, "-p", outer]);
     assert_has(&get("127.0.0.1:8080", "/"), "hello 10.77.0.1");
     assert_has(&from_outside("/tcp/198.51.100.10/8081"), "hello 198.51.100.2");
     for address in ["198.51.100.10:8080", "10.77.0.1:8080", "127.0.0.1:8081", "10.77.0.1:8081"] {
@@ -235,7 +201,7 @@ fn a_port_that_a_process_has_is_refused(_: Who) {
 }
 
 fn a_port_that_a_container_has_is_refused(_: Who) {
-    let _one = Running::server(&["-p", "8080:80", "-p", "5353:53/udp"]);
+    let _one = web(&["-p", "8080:80", "-p", "5353:53/udp"]);
     let before = Snapshot::take(&[]).unwrap();
     for port in ["8080:81", "127.0.0.1:8080:80"] {
         for options in [&[][..], &OTHER] {
@@ -279,8 +245,8 @@ fn what_is_no_port_is_refused(_: Who) {
 }
 
 fn ports_come_and_go_with_their_containers(_: Who) {
-    let one = Running::server(&["-p", "8081:80"]);
-    let two = Running::server(&["-p", "8082:80", "-p", "8083:80"]);
+    let one = web(&["-p", "8081:80"]);
+    let two = web(&["-p", "8082:80", "-p", "8083:80"]);
     assert_has(&from_outside("/tcp/198.51.100.10/8081"), "hello 198.51.100.2");
     drop(one);
     // Then it is the host itself that refuses, and not what is left of the container.
@@ -291,7 +257,7 @@ fn ports_come_and_go_with_their_containers(_: Who) {
         assert_has(&get(&format!("127.0.0.1:{port}"), "/"), "hello 10.77.0.1");
     }
     // Who has the first one's address does not have its ports.
-    let _three = Running::server(&["--ip", "10.77.0.2", "-p", "8084:80"]);
+    let _three = web(&["--ip", "10.77.0.2", "-p", "8084:80"]);
     assert_has(&from_outside("/tcp/198.51.100.10/8081"), "Connection refused");
     assert_has(&from_outside("/tcp/198.51.100.10/8084"), "hello 198.51.100.2");
     drop(two);
@@ -301,7 +267,7 @@ fn ports_come_and_go_with_their_containers(_: Who) {
 fn forwarding_is_set_back_to_what_it_was(_: Who) {
     for before in ["0", "1"] {
         fs::write(IP_FORWARD, before).unwrap();
-        let (one, two) = (Running::server(&[]), Running::server(&[]));
+        let (one, two) = (web(&[]), web(&[]));
         assert_eq!(read(IP_FORWARD), "1");
         drop(one);
         assert_eq!(read(IP_FORWARD), "1");
@@ -313,8 +279,8 @@ fn forwarding_is_set_back_to_what_it_was(_: Who) {
 
 fn forwarding_stays_on_while_another_bridge_needs_it(_: Who) {
     for first_leaves_first in [true, false] {
-        let one = Running::server(&[]);
-        let other = Running::server(&[&OTHER[..], &["-p", "8080:80"]].concat());
+        let one = web(&[]);
+        let other = web(&[&OTHER[..], &["-p", "8080:80"]].concat());
         let (first, last) = if first_leaves_first { (one, other) } else { (other, one) };
         drop(first);
         assert_eq!(read(IP_FORWARD), "1");
@@ -357,7 +323,7 @@ fn somebody_elses_table_is_left_alone(_: Who) {
     let mut nft = Nftables::open().unwrap();
     nft.commit([rules("theirs"), rules("other")].concat()).unwrap();
     let before = Snapshot::take(&[]).unwrap();
-    let one = Running::server(&["-p", "8080:80"]);
+    let one = web(&["-p", "8080:80"]);
     assert_has(&from_outside("/tcp/198.51.100.10/8080"), "hello 198.51.100.2");
     let why = refusal(&[&OTHER[..], &["true"]].concat());
     assert_has(&why, "there is a firewall table ip other that is not ours");
@@ -410,13 +376,13 @@ fn somebody_elses_dropping_chain_is_named_with_the_fix(_: Who) {
 
 fn the_next_command_removes_what_a_killed_runtime_left(_: Who) {
     let before = Snapshot::take(&[]).unwrap();
-    Running::server(&["-p", "8080:80"]).kill();
+    web(&["-p", "8080:80"]).kill();
     assert_eq!(read(IP_FORWARD), "1"); // nobody is there who could have set it back
     assert_eq!(step05(&["--ip", "10.77.0.99", "true"]).status, Some(0));
     before.ensure_restored(&[]).unwrap();
 
     // Also if others go on.
-    let (one, _two) = (Running::server(&["-p", "8081:80"]), Running::server(&["-p", "8082:80"]));
+    let (one, _two) = (web(&["-p", "8081:80"]), web(&["-p", "8082:80"]));
     one.kill();
     assert_eq!(step05(&["--ip", "10.77.0.99", "true"]).status, Some(0));
     assert_has(&from_outside("/tcp/198.51.100.10/8081"), "Connection refused");
@@ -424,8 +390,8 @@ fn the_next_command_removes_what_a_killed_runtime_left(_: Who) {
 }
 
 fn a_killed_runtimes_port_is_the_next_ones(_: Who) {
-    Running::server(&["--ip", "10.77.0.50", "-p", "8080:80"]).kill();
-    let _next = Running::server(&["-p", "8080:80"]);
+    web(&["--ip", "10.77.0.50", "-p", "8080:80"]).kill();
+    let _next = web(&["-p", "8080:80"]);
     assert_has(&from_outside("/tcp/198.51.100.10/8080"), "hello 198.51.100.2");
     assert_has(&get("127.0.0.1:8080", "/"), "hello 10.77.0.1");
 }
@@ -457,13 +423,13 @@ fn a_machine_outside_cannot_reach_a_container_past_its_ports(_: Who) {
         Wire::open().unwrap().add_default_route(UPLINK).unwrap();
     };
     std::thread::spawn(teach).join().unwrap();
-    let _one = Running::server(&["-p", "8080:80"]);
+    let _one = web(&["-p", "8080:80"]);
     assert_has(&from_outside("/tcp/10.77.0.1/8080"), "hello 198.51.100.2"); // the way is known
     assert_has(&from_outside("/tcp/10.77.0.2/80"), "198.51.100.2 says: no answer");
 }
 
 fn containers_of_different_bridges_cannot_reach_each_other(_: Who) {
-    let _one = Running::server(&[]);
+    let _one = web(&[]);
     assert_has(&inside(&[], &["@ping", "10.77.0.2"]), "10.77.0.2 answered");
     assert_has(&try_inside(&OTHER, &["@ping", "10.77.0.2"]).stderr, "no answer");
 }

@@ -4,9 +4,9 @@
 //! for each test; that second process has one thread, enters a lab, and runs the test there.
 //! What the test left on the lab's host makes it fail, so no test can forget to look.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -162,6 +162,55 @@ pub fn command(program: &str, words: &[&str]) -> Command {
 pub fn this_program() -> PathBuf {
     // The link's text is the path outside of the lab; by then the lab may show another.
     lab::program(&std::env::current_exe().expect("a path").to_string_lossy())
+}
+
+/// The value of `--volume` that puts this program into a container, as /probe.
+#[must_use]
+pub fn probe_volume() -> String {
+    format!("{}:/probe:ro", this_program().display())
+}
+
+/// Something that runs until it is dropped.
+pub struct Running {
+    child: Child,
+    /// Open, or it could not print any more.
+    _output: BufReader<ChildStdout>,
+}
+
+impl Running {
+    /// Starts it; returns also the first line that it prints, when it has done so.
+    pub fn start(command: &mut Command) -> (Self, String) {
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("its output");
+        (Self { child, _output: output }, line)
+    }
+
+    /// Starts a container with `program` and options, and in it a probe that is a server; waits until
+    /// that is there.
+    #[must_use]
+    pub fn container(program: &str, options: &[&str], server: &str) -> Self {
+        let script = format!("/probe {server} & read end; exit 0");
+        let volume = probe_volume();
+        let words = [options, &["--volume", &volume, "sh", "-c", &script]].concat();
+        let (running, line) = Self::start(&mut command(program, &words));
+        assert_eq!(line, "ready\n", "{words:?}");
+        running
+    }
+
+    /// Kills it: a runtime cannot clean up then.
+    pub fn kill(mut self) {
+        self.child.kill().expect("our own child");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take()); // the end that the container's shell reads
+        let _ = self.child.wait();
+    }
 }
 
 /// Waits until `condition` holds; panics after 20 seconds.

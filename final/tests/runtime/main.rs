@@ -11,7 +11,7 @@ mod terminal;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
-use workshop::suite::{Outcome, Test, command, eventually, run, suite, this_program};
+use workshop::suite::{Outcome, Test, command, eventually, probe_volume, run, suite};
 use workshop::test;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_final");
@@ -71,11 +71,6 @@ fn final_(words: &[&str]) -> Outcome {
 /// `final run --rm` with options, and a shell script in the image `host`.
 fn script(options: &[&str], script: &str) -> Outcome {
     final_(&[&["run", "--rm"], options, &["host", "sh", "-c", script]].concat())
-}
-
-/// `--volume` for the probes of this program, which are then at /probe.
-fn probe_volume() -> String {
-    format!("{}:/probe:ro", this_program().display())
 }
 
 /// A container in the background; its runtime is killed with the lab at the latest.
