@@ -3,7 +3,8 @@
 //! Its owner holds a lock on it (flock(2)). The kernel drops the lock when that process ends, also
 //! by SIGKILL: a group that can be locked is stale, and whoever comes next removes it.
 
-use std::fs::{self, DirBuilder, File};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -43,15 +44,13 @@ impl Group {
                 result => result?,
             }
             // Until we hold the lock, somebody who sweeps may take the group for a stale one.
-            match File::open(&path) {
-                Ok(lock) => {
-                    lock.lock()?;
-                    if is_at(&lock, &path) {
-                        return Ok(Self { path, lock });
-                    }
+            match lock(&path) {
+                Ok(Some(lock)) => return Ok(Self { path, lock }),
+                Ok(None) => {}
+                Err(error) => {
+                    let _ = fs::remove_dir(&path); // the first error is the one that matters
+                    return Err(error);
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
             }
         }
     }
@@ -64,18 +63,29 @@ impl Group {
 
     /// Removes the stale groups below `parent`.
     pub fn sweep(parent: &Path) -> Result<()> {
-        let Ok(entries) = fs::read_dir(parent) else { return Ok(()) };
-        for entry in entries.filter_map(Result::ok) {
-            let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-            // What we may not open is another user's.
-            let Some(lock) = ours.then(|| File::open(entry.path()).ok()).flatten() else {
-                continue;
-            };
-            // Its owner may have removed it since we opened it.
-            if lock.try_lock().is_err() || !is_at(&lock, &entry.path()) {
+        let failed = || format!("cannot look for stale cgroups in {}", parent.display());
+        let groups = match groups_below(parent) {
+            Err(error) if is_not_ours(&error) => return Ok(()),
+            groups => groups.with_context(failed)?,
+        };
+        for path in groups {
+            let name = path.file_name().and_then(OsStr::to_str);
+            if !name.is_some_and(|name| name.starts_with(PREFIX)) {
                 continue;
             }
-            match (Self { path: entry.path(), lock }).remove() {
+            let lock = match File::open(&path) {
+                // Its owner has just removed it, or it is another user's.
+                Err(error) if is_not_ours(&error) => continue,
+                lock => lock.with_context(failed)?,
+            };
+            match lock.try_lock() {
+                Err(TryLockError::WouldBlock) => continue,
+                result => result.map_err(io::Error::from).with_context(failed)?,
+            }
+            if !is_at(&lock, &path).with_context(failed)? {
+                continue;
+            }
+            match (Self { path, lock }).remove() {
                 // It has processes that our PID namespace does not have: theirs can end them.
                 Err(error) if is_busy(&error) => {}
                 result => result?,
@@ -146,9 +156,25 @@ impl AsFd for Group {
     }
 }
 
-fn is_at(file: &File, path: &Path) -> bool {
-    let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|m| m.ino()).ok();
-    inode(file.metadata()) == inode(fs::metadata(path))
+/// Locks the group at `path`; `None` if it is not there any more.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    file.lock()?;
+    Ok(is_at(&file, path)?.then_some(file))
+}
+
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        there => Ok(there?.ino() == file.metadata()?.ino()),
+    }
+}
+
+fn is_not_ours(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
 }
 
 fn is_busy(error: &anyhow::Error) -> bool {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::str::FromStr;
 
-use anyhow::{Context as _, Error, Result, ensure};
+use anyhow::{Context as _, Error, Result, anyhow, ensure};
 
 /// What the container may use.
 // A -1 is to be called a bad value, not an unknown option: hence the hyphen values.
@@ -152,7 +152,7 @@ impl FromStr for Cpus {
     )]
     fn from_str(text: &str) -> Result<Self> {
         let number: f64 = text.parse().with_context(|| format!("{text:?} is not a number"))?;
-        let most = std::thread::available_parallelism().map_or(1, usize::from).max(online_cpus());
+        let most = cpus_in(&online_cpus()?).map_or(1, |cpus| cpus.len());
         ensure!(
             (0.01..=most as f64).contains(&number),
             "{text} processors cannot be had: this host has {most}, and the least is 0.01"
@@ -161,9 +161,10 @@ impl FromStr for Cpus {
     }
 }
 
-fn online_cpus() -> usize {
-    let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    cpus_in(online.trim()).map_or(0, |cpus| cpus.len())
+fn online_cpus() -> Result<String> {
+    let path = "/sys/devices/system/cpu/online";
+    let online = fs::read_to_string(path);
+    Ok(online.map_err(|error| anyhow!("cannot read {path}: {error}"))?.trim().to_owned())
 }
 
 /// A list of processors, as `0-2,4`.
@@ -176,9 +177,8 @@ impl FromStr for Cpuset {
     fn from_str(text: &str) -> Result<Self> {
         let wanted = cpus_in(text)
             .with_context(|| format!("{text:?} is not a list of processors: write 0 or 0-2,4"))?;
-        let online = fs::read_to_string("/sys/devices/system/cpu/online")?;
-        let online = online.trim();
-        let there = cpus_in(online).unwrap_or_default();
+        let online = online_cpus()?;
+        let there = cpus_in(&online).unwrap_or_default();
         let missing = wanted.iter().find(|cpu| !there.contains(cpu));
         ensure!(missing.is_none(), "this host has the processors {online}, so not {text}");
         Ok(Self(text.to_owned()))
