@@ -4,8 +4,8 @@
 //! drops the lock when that process ends, also by SIGKILL: a file that can be locked is stale, and
 //! whoever comes next removes it. No pid is written down that could come to mean another process.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::ErrorKind;
+use std::fs::{self, DirBuilder, DirEntry, File, TryLockError};
+use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use crate::network::delete_ours;
 use crate::{Cidr, Rtnetlink, explain};
 
 const STATE: &str = "/run/container-workshop";
+/// In a pool: the address that was given out last.
+const LAST: &str = "last";
 
 /// The addresses of one bridge in one network namespace, locked: nobody else joins or leaves.
 #[derive(Debug)]
@@ -61,14 +63,15 @@ impl Pool {
                     path.display()
                 )
             })?;
-            let Some(lock) = open_if_there(&path)? else { continue };
-            lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-            // The last to leave may have removed it while we waited: then what we locked is not
-            // what others find there.
-            if fs::metadata(&path)
-                .is_ok_and(|now| lock.metadata().is_ok_and(|l| l.ino() == now.ino()))
-            {
-                return Ok(Self { bridge: bridge.to_owned(), path, _lock: lock });
+            match lock_if_there(&path) {
+                Ok(Some(lock)) => {
+                    return Ok(Self { bridge: bridge.to_owned(), path, _lock: lock });
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    let _ = fs::remove_dir(&path); // if it is empty, as it was just made
+                    return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+                }
             }
         }
     }
@@ -81,14 +84,12 @@ impl Pool {
     /// The bridges that have a pool in our network namespace.
     pub fn bridges() -> Result<Vec<String>> {
         let prefix = prefix()?;
-        let entries = match fs::read_dir(STATE) {
+        let names = match names_in(Path::new(STATE)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            result => result.with_context(|| format!("cannot read {STATE}"))?,
+            names => names.with_context(|| format!("cannot read {STATE}"))?,
         };
-        let name = |entry: fs::DirEntry| {
-            Some(entry.file_name().to_str()?.strip_prefix(&prefix)?.to_owned())
-        };
-        Ok(entries.filter_map(Result::ok).filter_map(name).collect())
+        let bridge = |name: &String| name.strip_prefix(&prefix).map(str::to_owned);
+        Ok(names.iter().filter_map(bridge).collect())
     }
 
     /// The bridge.
@@ -111,14 +112,20 @@ impl Pool {
     /// The addresses whose owner holds a file `ADDRESS` + `suffix`; removes the stale ones.
     pub fn live_with(&self, suffix: &str) -> Result<Vec<Ipv4Addr>> {
         let mut live = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let address = name.to_str().and_then(|name| name.strip_suffix(suffix)?.parse().ok());
-            let Some(address) = address else { continue };
-            if File::open(entry.path())?.try_lock().is_ok() {
-                fs::remove_file(entry.path())?;
-            } else {
+        let names = names_in(&self.path);
+        for name in names.with_context(|| format!("cannot read {}", self.path.display()))? {
+            let Some(address) = name.strip_suffix(suffix).and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let path = self.path.join(&name);
+            let is_live = || -> io::Result<bool> {
+                match File::open(&path)?.try_lock() {
+                    Err(TryLockError::WouldBlock) => Ok(true),
+                    Err(TryLockError::Error(error)) => Err(error),
+                    Ok(()) => fs::remove_file(&path).map(|()| false),
+                }
+            };
+            if is_live().with_context(|| format!("cannot look at {}", path.display()))? {
                 live.push(address);
             }
         }
@@ -130,7 +137,9 @@ impl Pool {
         let path = self.path.join(format!("{address}{suffix}"));
         let lock =
             File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        lock.try_lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        lock.try_lock()
+            .map_err(io::Error::from) // it names the cause
+            .with_context(|| format!("cannot lock {}", path.display()))?;
         Ok(Lease { address, path, _lock: lock })
     }
 
@@ -155,7 +164,7 @@ impl Pool {
     /// The first free address behind the one that was given out last, so that an address rests for
     /// a while: others remember who had it, and the kernel may not have unplugged him yet.
     fn next_free(&self, subnet: Cidr, live: &[Ipv4Addr]) -> Result<Ipv4Addr> {
-        let note = self.path.join("last");
+        let note = self.path.join(LAST);
         let last = fs::read_to_string(&note).ok().and_then(|text| text.parse().ok());
         let last = last.unwrap_or(subnet.gateway());
         let mut free = subnet.hosts().filter(|address| !live.contains(address));
@@ -166,15 +175,22 @@ impl Pool {
         Ok(next)
     }
 
-    /// Removes the bridge, if it is ours, and the pool, if no address is in use any more.
+    /// Removes the bridge, if it is ours, and the pool, if no address is in use any more. What else
+    /// is remembered there keeps the pool: somebody could not undo it, and the sweep will.
     pub fn remove_if_unused(self) -> Result<()> {
         if !self.live()?.is_empty() {
             return Ok(());
         }
         let removed = Rtnetlink::open().and_then(|mut rt| delete_ours(&mut rt, &self.bridge));
         removed.map_err(|e| explain(&format!("cannot delete the bridge {}", self.bridge), &e))?;
-        fs::remove_dir_all(&self.path)
-            .with_context(|| format!("cannot remove {}", self.path.display()))?;
+        let remove = || match fs::remove_file(self.path.join(LAST)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => fs::remove_dir(&self.path),
+        };
+        match remove() {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => return Ok(()),
+            result => result.with_context(|| format!("cannot remove {}", self.path.display()))?,
+        }
         let _ = fs::remove_dir(STATE); // if it is empty
         Ok(())
     }
@@ -188,9 +204,21 @@ fn prefix() -> Result<String> {
     Ok(format!("net-{}-", namespace.ino()))
 }
 
-fn open_if_there(path: &Path) -> Result<Option<File>> {
-    match File::open(path) {
+fn names_in(directory: &Path) -> io::Result<Vec<String>> {
+    let name = |entry: io::Result<DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    fs::read_dir(directory)?.map(name).collect()
+}
+
+/// Opens and locks the directory; `None` if the last to leave has removed it, perhaps while we waited:
+/// then what we locked is not what others find there.
+fn lock_if_there(path: &Path) -> io::Result<Option<File>> {
+    let lock = || -> io::Result<Option<File>> {
+        let file = File::open(path)?;
+        file.lock()?;
+        Ok((fs::metadata(path)?.ino() == file.metadata()?.ino()).then_some(file))
+    };
+    match lock() {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        result => Ok(Some(result.with_context(|| format!("cannot open {}", path.display()))?)),
+        result => result,
     }
 }

@@ -64,16 +64,22 @@ impl Nat {
 
 impl Drop for Nat {
     fn drop(&mut self) {
-        let mut clean = || {
+        let own = self.user.as_ref().map(Lease::address);
+        let mut clean = || -> Result<()> {
             let pool = Pool::lock(&self.bridge)?;
-            drop(self.user.take());
-            let others = pool.live_with(USER)?;
+            let mut others = pool.live_with(USER)?;
+            others.retain(|&address| Some(address) != own);
             // Without published ports we have no rules of our own; all others are everybody's.
-            let nothing_to_do = self.reserved.is_empty() && !others.is_empty();
-            if nothing_to_do { Ok(()) } else { clean(&pool, &others) }
+            if !self.reserved.is_empty() || others.is_empty() {
+                clean(&pool, &others)?;
+            }
+            drop(self.user.take()); // while we have the lock, or two would leave it to each other
+            Ok(())
         };
         if let Err(error) = clean() {
             eprintln!("cannot clean up the firewall: {error:#}");
+            // Its file stays and tells the sweep that there is something left to do.
+            std::mem::forget(self.user.take());
         }
     }
 }

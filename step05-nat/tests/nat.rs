@@ -37,6 +37,7 @@ static TESTS: &[Test] = &[
     test!(what_is_no_port_is_refused, [Root]),
     test!(ports_come_and_go_with_their_containers, [Root, LabRoot]),
     test!(forwarding_is_set_back_to_what_it_was, [Root, LabRoot]),
+    test!(what_forwarding_changes_with_it_is_set_back_too, [Root, LabRoot]),
     test!(forwarding_stays_on_while_another_bridge_needs_it, [Root, LabRoot]),
     test!(somebody_elses_table_is_left_alone, [Root, LabRoot]),
     test!(somebody_elses_dropping_chain_is_named_with_the_fix, [Root, LabRoot]),
@@ -275,6 +276,26 @@ fn forwarding_is_set_back_to_what_it_was(_: Who) {
         assert_eq!(read(IP_FORWARD), before);
     }
     fs::write(IP_FORWARD, "0").unwrap();
+}
+
+fn what_forwarding_changes_with_it_is_set_back_too(_: Who) {
+    // A host that takes no redirects, and forwards only what comes in by one link.
+    let set =
+        |name: &str, value| fs::write(format!("/proc/sys/net/ipv4/conf/{name}"), value).unwrap();
+    let redirects = read("/proc/sys/net/ipv4/conf/all/accept_redirects");
+    set("all/accept_redirects", "0");
+    set("uplink/forwarding", "1");
+    let before = Snapshot::take(&[]).unwrap();
+    assert_eq!(step05(&["true"]).status, Some(0));
+    before.ensure_restored(&[]).unwrap();
+    // Of two bridges the first to come is the first to leave, too.
+    let first = web(&[]);
+    let second = web(&OTHER);
+    drop(first);
+    drop(second);
+    before.ensure_restored(&[]).unwrap();
+    set("uplink/forwarding", "0");
+    set("all/accept_redirects", &redirects);
 }
 
 fn forwarding_stays_on_while_another_bridge_needs_it(_: Who) {
