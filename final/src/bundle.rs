@@ -97,7 +97,7 @@ impl Bundle {
                 .split_whitespace()
                 .map(str::parse)
                 .collect::<Result<_>>()?,
-            resolv_conf: resolv_conf(net == Net::Host),
+            resolv_conf: resolv_conf(net == Net::Host)?,
             process: process(spec)?,
             rootfs: rootfs(spec)?,
         })

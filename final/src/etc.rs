@@ -1,10 +1,11 @@
 //! The files in /etc that depend on the network.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use step03_rootfs::Root;
 
 /// Writes them into the container; they are its own, so it may change them.
@@ -23,19 +24,21 @@ fn hosts(hostname: &str, address: Option<Ipv4Addr>) -> String {
 ///
 /// systemd-resolved listens on 127.0.0.53 of the host, which in another network namespace is
 /// somebody else: nobody. It keeps the real servers in a second file.
-#[must_use]
-pub fn resolv_conf(host_network: bool) -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let own = read("/etc/resolv.conf");
+pub fn resolv_conf(host_network: bool) -> Result<String> {
+    let read = |path: &str| match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        text => text.with_context(|| format!("cannot read {path}")),
+    };
+    let own = read("/etc/resolv.conf")?;
     if host_network {
-        return own;
+        return Ok(own);
     }
-    [own, read("/run/systemd/resolve/resolv.conf")]
+    let usable = [own, read("/run/systemd/resolve/resolv.conf")?]
         .iter()
         .map(|text| without_loopback(text))
-        .find(|text| text.lines().any(|line| line.starts_with("nameserver")))
-        // docker's own answer to a host without a server that a container could reach
-        .unwrap_or_else(|| "nameserver 8.8.8.8\nnameserver 8.8.4.4\n".to_owned())
+        .find(|text| text.lines().any(|line| line.starts_with("nameserver")));
+    // docker's own answer to a host without a server that a container could reach
+    Ok(usable.unwrap_or_else(|| "nameserver 8.8.8.8\nnameserver 8.8.4.4\n".to_owned()))
 }
 
 fn without_loopback(text: &str) -> String {

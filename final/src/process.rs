@@ -54,7 +54,8 @@ impl Process {
             return terminal::open_in_container().map(Some);
         }
         if !self.interactive {
-            dup2_stdin(File::open("/dev/null").context("cannot open /dev/null")?)?;
+            let null = File::open("/dev/null").context("cannot open /dev/null")?;
+            dup2_stdin(null).context("cannot make it the standard input")?;
         }
         Ok(None)
     }

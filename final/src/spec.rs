@@ -109,7 +109,7 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
         "hostname": hostname,
         "root": { "path": rootfs },
         "process": process(args, request, &hostname)?,
-        "mounts": mounts(args, request, namespaces),
+        "mounts": mounts(args, request, namespaces)?,
         "annotations": annotations(args, request),
         "linux": {
             "namespaces": Namespace::ALL
@@ -153,7 +153,8 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
         env.push(variable.clone());
     }
     // docker's: programs that use select(2) want no more than 1024 files, databases ask for more.
-    let (_, most_files) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let (_, most_files) =
+        getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
     let most_files = most_files.min(524_288);
     Ok(json!({
         "terminal": request.tty,
@@ -175,15 +176,14 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
     }))
 }
 
-fn mounts(args: &RunArgs, request: &Request, namespaces: Namespaces) -> Vec<Value> {
+fn mounts(args: &RunArgs, request: &Request, namespaces: Namespaces) -> Result<Vec<Value>> {
     let volumes = args.volume.iter().map(|v| Mount::bind(&v.source, &v.destination, v.read_only));
-    request
-        .image
-        .layers()
+    let (layers, mounts) = (request.image.layers()?, request.image.mounts()?);
+    let mounts = layers
         .iter()
         .map(overlay)
-        .chain(default_mounts(namespaces))
-        .chain(request.image.mounts())
+        .chain(default_mounts(namespaces)?)
+        .chain(mounts)
         .chain(volumes)
         .map(|mount| {
             json!({
@@ -192,8 +192,8 @@ fn mounts(args: &RunArgs, request: &Request, namespaces: Namespaces) -> Vec<Valu
                 "source": mount.source,
                 "options": mount.options,
             })
-        })
-        .collect()
+        });
+    Ok(mounts.collect())
 }
 
 /// A layer as a mount: an overlay whose upper directory is left to us.

@@ -34,9 +34,10 @@ pub fn open_in_container() -> Result<OwnedFd> {
         // Before the program starts: it may ask for the size but once.
         set_window_size(master.as_fd(), &size);
     }
-    dup2_stdin(&slave)?;
-    dup2_stdout(&slave)?;
-    dup2_stderr(&slave)?;
+    dup2_stdin(&slave)
+        .and_then(|()| dup2_stdout(&slave))
+        .and_then(|()| dup2_stderr(&slave))
+        .context("cannot make it the standard input and outputs")?;
     make_controlling(slave.as_fd()).context("cannot make it the controlling terminal")?;
     Ok(master)
 }
@@ -44,9 +45,10 @@ pub fn open_in_container() -> Result<OwnedFd> {
 
 /// Makes /dev/console the container's terminal, as docker does: init systems write there.
 pub fn bind_console(root: &Root) -> Result<()> {
-    let terminal = sys::open_tree(Path::new("/dev/pts/0"), false)?;
     let place = root.file(Path::new("/dev/console"))?;
-    sys::move_mount(terminal.as_fd(), place.as_fd()).context("cannot put /dev/console in place")
+    sys::open_tree(Path::new("/dev/pts/0"), false)
+        .and_then(|terminal| sys::move_mount(terminal.as_fd(), place.as_fd()))
+        .context("cannot put /dev/console in place")
 }
 
 /// The user's terminal in raw mode: every key goes to the container, Ctrl-C among them.
@@ -82,7 +84,8 @@ pub fn relay(child: &mut Child, master: OwnedFd, input: bool, signals: &Signals)
     let _raw = if input { RawMode::enter()? } else { None };
     // Neither side may block us: a program that does not read must not keep us from writing out.
     let mut master = File::from(master);
-    fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+    fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))
+        .context("cannot make the container's terminal non-blocking")?;
     let mut pending = Vec::new(); // typed, but not yet taken by the container
     let (mut input, mut output) = (input, true);
     loop {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
@@ -82,8 +82,12 @@ impl Child {
     /// Returns the master side of the container's terminal, if the set-up made one.
     // ANCHOR: go
     pub fn go(&mut self) -> Result<Option<OwnedFd>> {
-        // If the child is dead already, receive() below says more than a broken pipe would.
-        let _ = self.channel.send(&Message::Go);
+        let is_dead = |error: &anyhow::Error| error.downcast_ref() == Some(&Errno::EPIPE);
+        match self.channel.send(&Message::Go) {
+            // If the child is dead already, receive() below says more than a broken pipe would.
+            Err(error) if !is_dead(&error) => return Err(error),
+            _ => {}
+        }
         let terminal = match self.channel.receive()? {
             Some(Message::Ready(terminal)) => terminal,
             Some(Message::Failed(failure)) => return Err(failure.into()),
@@ -193,8 +197,10 @@ fn prepare_and_exec<P: Into<Prepared>>(
 ) -> Failure {
     let prepare = || -> Result<Command> {
         // If the parent is killed, so are we. Should it be dead already, end of file says so.
-        prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie the child to its parent")?;
+        let tied = prctl::set_pdeathsig(Signal::SIGKILL);
         let Some(Message::Go) = channel.receive()? else { bail!("the parent went away") };
+        // Not before: the parent needs us alive while it works for us, and only then it listens.
+        tied.context("cannot tie the child to its parent")?;
         let Prepared { command, terminal } = setup()?.into();
         channel.send(&Message::Ready(terminal))?;
         Ok(command)
@@ -203,7 +209,8 @@ fn prepare_and_exec<P: Into<Prepared>>(
         Ok(mut command) => {
             // The parent's signals are blocked in its copy too, and an exec keeps that. (SIGPIPE,
             // which Rust ignores, command.exec() gives its default action again.)
-            if let Err(errno) = SigSet::empty().thread_set_mask() {
+            let none = SigSet::empty();
+            if let Err(errno) = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None) {
                 return Failure::from(anyhow!(errno).context("cannot unblock signals"));
             }
             let error = command.exec();

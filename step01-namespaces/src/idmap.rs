@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::{Pid, Uid, User, getegid, geteuid};
 
 /// Whether we are in a user namespace other than the first one, where every id is itself.
-#[must_use]
-pub fn in_user_namespace() -> bool {
-    fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
+pub fn in_user_namespace() -> Result<bool> {
+    let path = "/proc/self/uid_map";
+    let map = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    Ok(!map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// The parent's side: makes the caller root in the new user namespace of `pid`.

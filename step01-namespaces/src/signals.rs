@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context as _, Result};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// What a user or another program sends to ask something of the container.
@@ -38,7 +38,7 @@ impl Signals {
     /// Blocks them. Call it before anything is made that must be cleaned up.
     pub fn block() -> Result<Self> {
         let set: SigSet = FORWARDED.into_iter().collect();
-        set.thread_block().context("cannot block signals")?;
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context("cannot block signals")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self(SignalFd::with_flags(&set, flags).context("cannot make a signalfd")?))
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use step01_namespaces::{Namespace, Namespaces};
 
 use crate::{Image, MASKED_PATHS, Mount, READONLY_PATHS, Rootfs, default_mounts};
@@ -32,13 +32,13 @@ impl Args {
             "cannot change the root of the host's own mount namespace; leave out --share mnt"
         );
         let image = Image::parse(&self.rootfs)?;
-        let mut mounts = default_mounts(namespaces);
-        mounts.extend(image.mounts());
+        let mut mounts = default_mounts(namespaces)?;
+        mounts.extend(image.mounts()?);
         mounts.extend(
             self.volume.iter().map(|v| Mount::bind(&v.source, &v.destination, v.read_only)),
         );
         Ok(Rootfs {
-            layers: image.layers(),
+            layers: image.layers()?,
             image,
             mounts,
             masked: MASKED_PATHS.map(PathBuf::from).to_vec(),
@@ -78,7 +78,7 @@ impl Volume {
             "{source:?} is a name, and named volumes are not there yet: give a path"
         );
         let source = std::fs::canonicalize(source)
-            .with_context(|| format!("no such file or directory on the host: {source}"))?;
+            .map_err(|error| anyhow!("cannot find {source} on the host: {error}"))?;
         let destination = parse_inside(destination)?;
         ensure!(destination != Path::new("/"), "a volume cannot be mounted on /");
         Ok(Self { source, destination, read_only })

@@ -39,7 +39,7 @@ const LINKS: [(&str, &str); 6] = [
 /// mknod(2) is not for user namespaces; there the host's own nodes are bound. As root we make
 /// new ones, in `area`: root in the container could chmod(2) the host's.
 pub(crate) fn open_nodes(area: &Path) -> Result<Vec<OwnedFd>> {
-    let bind_hosts = in_user_namespace();
+    let bind_hosts = in_user_namespace()?;
     let usual = umask(Mode::empty()); // they are to be writable by everybody
     let open = |(name, major, minor)| {
         if bind_hosts {

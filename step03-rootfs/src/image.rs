@@ -1,6 +1,7 @@
 //! Images: in essence, a rootfs.
 
 use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -38,7 +39,7 @@ impl Image {
     pub fn parse(text: &str) -> Result<Self> {
         if text == "host" {
             ensure!(
-                Path::new("/usr/bin").is_dir(),
+                Path::new("/usr/bin").try_exists().context("cannot look for /usr/bin")?,
                 "the image host needs programs in /usr/bin, and this system keeps them elsewhere; \
                  name a directory that holds a root file system"
             );
@@ -60,32 +61,40 @@ impl Image {
     }
 
     /// The layers above the root: for `host` the directories of the host that hold programs.
-    #[must_use]
-    pub fn layers(&self) -> Vec<Layer> {
-        match self {
-            Self::Directory(_) => Vec::new(),
-            Self::Host => ["usr"]
-                .into_iter()
-                .chain(BESIDE_USR)
-                .map(|name| Path::new("/").join(name))
-                .filter(|path| path.is_dir() && !path.is_symlink())
-                .map(|path| Layer { lower: path.clone(), destination: path })
-                .collect(),
+    pub fn layers(&self) -> Result<Vec<Layer>> {
+        let mut layers = Vec::new();
+        if *self == Self::Host {
+            for name in ["usr"].into_iter().chain(BESIDE_USR) {
+                let path = Path::new("/").join(name);
+                if is_directory_itself(&path)? {
+                    layers.push(Layer { lower: path.clone(), destination: path });
+                }
+            }
         }
+        Ok(layers)
     }
 
     /// The mounts that the image needs beside the layers.
-    #[must_use]
-    pub fn mounts(&self) -> Vec<Mount> {
-        match self {
-            Self::Directory(_) => Vec::new(),
-            Self::Host => USR_IN_ETC
-                .into_iter()
-                .map(Path::new)
-                .filter(|path| path.exists())
-                .map(|path| Mount::bind(path, path, true))
-                .collect(),
+    pub fn mounts(&self) -> Result<Vec<Mount>> {
+        let mut mounts = Vec::new();
+        if *self == Self::Host {
+            for path in USR_IN_ETC.map(Path::new) {
+                let failed = || format!("cannot look at {}", path.display());
+                if path.try_exists().with_context(failed)? {
+                    mounts.push(Mount::bind(path, path, true));
+                }
+            }
         }
+        Ok(mounts)
+    }
+}
+
+/// Whether the host has a directory at `path`, and not a symbolic link to one.
+fn is_directory_itself(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot look at {}", path.display())),
+        Ok(found) => Ok(found.is_dir()),
     }
 }
 
@@ -116,8 +125,11 @@ pub fn write_skeleton(root: &Path) -> Result<()> {
         }
         symlink("/run", root.join("var/run"))?;
         for name in BESIDE_USR {
-            if let Ok(target) = fs::read_link(Path::new("/").join(name)) {
-                symlink(target, root.join(name))?;
+            match fs::read_link(Path::new("/").join(name)) {
+                Ok(target) => symlink(target, root.join(name))?,
+                // It is a directory, or not there.
+                Err(e) if [ErrorKind::InvalidInput, ErrorKind::NotFound].contains(&e.kind()) => {}
+                Err(error) => return Err(error),
             }
         }
         let etc = root.join("etc");

@@ -130,9 +130,8 @@ impl std::fmt::Display for Mount {
 ///
 /// A user namespace may mount proc, sysfs and mqueue only where it also owns the namespace that
 /// they show (PID, network, IPC): where that one is the host's, the host's mount is bound.
-#[must_use]
-pub fn default_mounts(namespaces: Namespaces) -> Vec<Mount> {
-    let rootless = namespaces.contains(Namespace::User) || in_user_namespace();
+pub fn default_mounts(namespaces: Namespaces) -> Result<Vec<Mount>> {
+    let rootless = namespaces.contains(Namespace::User) || in_user_namespace()?;
     let owns = |namespace| !rootless || namespaces.contains(namespace);
     let bind = |path: &str| Mount::bind(Path::new(path), Path::new(path), path == "/sys");
     // Group 5 is tty on every distribution; an id map of one id does not have it.
@@ -163,7 +162,7 @@ pub fn default_mounts(namespaces: Namespaces) -> Vec<Mount> {
     if namespaces.contains(Namespace::Cgroup) && owns(Namespace::Net) && is_cgroup_v2() {
         mounts.push(Mount::new("cgroup2", "/sys/fs/cgroup", "nosuid,noexec,nodev,ro"));
     }
-    mounts
+    Ok(mounts)
 }
 
 fn is_cgroup_v2() -> bool {

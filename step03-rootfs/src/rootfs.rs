@@ -95,7 +95,7 @@ impl Rootfs {
         for path in &self.masked {
             let Some(place) = root.find(path)? else { continue };
             let cover = if is_directory(place.as_fd()) {
-                Mount::new("tmpfs", "", "ro,nosuid,nodev,noexec").open()?
+                Mount::new("tmpfs", &path.to_string_lossy(), "ro,nosuid,nodev,noexec").open()?
             } else {
                 sys::open_tree_at(null.as_fd()).context("cannot bind /dev/null")?
             };
@@ -103,8 +103,10 @@ impl Rootfs {
         }
         for path in &self.readonly {
             let Some(place) = root.find(path)? else { continue };
-            let copy = sys::open_tree_at(place.as_fd())?;
-            sys::mount_setattr(copy.as_fd(), sys::RDONLY | sys::NOSUID | sys::NODEV | sys::NOEXEC)?;
+            let attributes = sys::RDONLY | sys::NOSUID | sys::NODEV | sys::NOEXEC;
+            let copy = sys::open_tree_at(place.as_fd())
+                .and_then(|copy| sys::mount_setattr(copy.as_fd(), attributes).map(|()| copy))
+                .with_context(|| format!("cannot make {} read-only", path.display()))?;
             attach(&copy, &place, path)?;
         }
         Ok(())

@@ -60,7 +60,7 @@ impl Staging {
             format!("upperdir={}", upper.display()),
             format!("workdir={}", work.display()),
         ]);
-        if in_user_namespace() {
+        if in_user_namespace()? {
             // overlayfs notes deleted files in trusted.* attributes, which are for the host's
             // root only; with this option in user.*, which anybody may set (Linux 5.11).
             overlay.options.push("userxattr".to_owned());
