@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,9 @@ use nix::sys::stat::{Mode, umask};
 use step03_rootfs::write_skeleton;
 
 use crate::store::Store;
+
+/// How the name of an image ends that is just being written.
+const UNFINISHED: &str = ".new";
 
 /// Where the directories around /usr are. They only ever are the lower layer of an overlay, so no
 /// container changes them. Another build of this program may write others: it has its own place.
@@ -21,23 +24,48 @@ pub fn host_rootfs(store: &Store) -> Result<PathBuf> {
 }
 
 /// Writes them, if nobody has done so yet.
-pub fn write_host(rootfs: &Path) -> Result<()> {
+pub fn write_host(store: &Store, rootfs: &Path) -> Result<()> {
     if rootfs.exists() {
         return Ok(());
     }
-    let usual = umask(Mode::from_bits_truncate(0o022)); // other users of the container read it, too
+    let _lock = store.lock()?; // one writes, and the others find it there
+    if rootfs.exists() {
+        return Ok(());
+    }
     // Under another name first: who sees the directory sees all of it.
     let mut new = OsString::from(rootfs);
-    new.push(format!(".{}", std::process::id()));
+    new.push(UNFINISHED);
     let new = PathBuf::from(new);
+    remove(&new)?; // somebody was killed while writing it
+    let usual = umask(Mode::from_bits_truncate(0o022)); // other users of the container read it, too
     let written = fs::create_dir_all(&new)
         .with_context(|| format!("cannot make {}", new.display()))
-        .and_then(|()| write_skeleton(&new));
+        .and_then(|()| write_skeleton(&new))
+        .and_then(|()| {
+            fs::rename(&new, rootfs).with_context(|| format!("cannot make {}", rootfs.display()))
+        });
     umask(usual);
-    written.inspect_err(|_| drop(fs::remove_dir_all(&new)))?;
-    match fs::rename(&new, rootfs) {
-        // Somebody was faster.
-        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(fs::remove_dir_all(&new)?),
-        result => result.with_context(|| format!("cannot make {}", rootfs.display())),
+    written.inspect_err(|_| drop(remove(&new))) // the first error is the one that matters
+}
+
+/// Removes what somebody was writing who was killed. The store must be locked.
+pub fn sweep(images: &Path) -> Result<()> {
+    let read = || -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(images)?.map(|entry| Ok(entry?.path())).collect()
+    };
+    let paths = match read() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        paths => paths.with_context(|| format!("cannot read {}", images.display()))?,
+    };
+    paths
+        .iter()
+        .filter(|path| path.to_string_lossy().ends_with(UNFINISHED))
+        .try_for_each(|p| remove(p))
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.with_context(|| format!("cannot remove {}", directory.display())),
     }
 }

@@ -4,7 +4,7 @@
 //! runtime was killed: the kernel drops it with the process, whatever that one died of.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 use step01_namespaces::{pidfd_open, pidfd_send_signal};
+
+use crate::image;
 
 /// What is known about a container beside its config.json; kept in `state.json`.
 #[derive(Serialize, Deserialize, Debug, Clone)]
@@ -55,18 +57,25 @@ pub struct Process {
 impl Process {
     /// The process with this number now.
     pub fn of(pid: Pid) -> Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
-            .with_context(|| format!("no process {pid}"))?;
+        Self::find(pid)?.with_context(|| format!("no process {pid}"))
+    }
+
+    fn find(pid: Pid) -> Result<Option<Self>> {
+        let path = format!("/proc/{pid}/stat");
+        let stat = match fs::read_to_string(&path) {
+            Err(error) if is_absent(&error) => return Ok(None),
+            stat => stat.with_context(|| format!("cannot read {path}"))?,
+        };
         // The name, field 2, may hold spaces and parentheses: count from its end.
         let start_time = stat
             .rsplit_once(')')
             .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
-            .with_context(|| format!("cannot read /proc/{pid}/stat"))?;
-        Ok(Self { pid: pid.as_raw(), start_time })
+            .with_context(|| format!("cannot understand {path}"))?;
+        Ok(Some(Self { pid: pid.as_raw(), start_time }))
     }
 
-    fn is_there(self) -> bool {
-        Self::of(Pid::from_raw(self.pid)).is_ok_and(|now| now == self)
+    fn is_there(self) -> Result<bool> {
+        Ok(Self::find(Pid::from_raw(self.pid))? == Some(self))
     }
 }
 
@@ -90,7 +99,9 @@ impl Store {
             .create(&path)
             .with_context(|| format!("cannot make the state directory {}", path.display()))?;
         // In /tmp another user could have been there first.
-        let owner = fs::metadata(&path)?.uid();
+        let owner = fs::metadata(&path)
+            .with_context(|| format!("cannot look at {}", path.display()))?
+            .uid();
         ensure!(
             owner == geteuid().as_raw(),
             "the state directory {} belongs to user {owner}, not to us",
@@ -128,9 +139,12 @@ impl Store {
             .mode(0o700)
             .create(&path)
             .with_context(|| format!("cannot make {}", path.display()))?;
-        let lock = File::open(&path)?;
-        lock.try_lock().context("a new directory is locked already")?;
-        let container = Container { path, state, lock: Some(lock), keep: false };
+        let mut container = Container { path, state, lock: None, keep: false };
+        let failed = || format!("cannot lock {}", container.path.display());
+        let lock = File::open(&container.path).with_context(failed)?;
+        // (A TryLockError would keep the cause to itself.)
+        lock.try_lock().map_err(io::Error::from).with_context(failed)?;
+        container.lock = Some(lock);
         container.save()?;
         Ok(container)
     }
@@ -138,16 +152,18 @@ impl Store {
     /// All containers, oldest first, without taking any.
     pub fn list(&self) -> Result<Vec<Container>> {
         let mut found = Vec::new();
-        let entries =
-            fs::read_dir(&self.0).with_context(|| format!("cannot read {}", self.0.display()))?;
-        for entry in entries {
-            let path = entry?.path();
-            // One that is just being made or removed has no state.json: it is not there yet, or
-            // no longer. What a killed runtime left of it is swept.
-            if let Ok(text) = fs::read_to_string(path.join("state.json")) {
-                let state = serde_json::from_str(&text)
-                    .with_context(|| format!("cannot read {}/state.json", path.display()))?;
-                found.push(Container { path, state, lock: None, keep: true });
+        for path in self.directories()? {
+            let file = path.join("state.json");
+            let failed = || format!("cannot read {}", file.display());
+            match fs::read_to_string(&file) {
+                // One that is just being made or removed is not there yet, or no longer. What a
+                // killed runtime left of it is swept.
+                Err(error) if is_absent(&error) => {}
+                text => {
+                    let state = serde_json::from_str(&text.with_context(failed)?);
+                    let state = state.with_context(failed)?;
+                    found.push(Container { path, state, lock: None, keep: true });
+                }
             }
         }
         found.sort_by(|a, b| (a.state.created, &a.state.id).cmp(&(b.state.created, &b.state.id)));
@@ -170,14 +186,19 @@ impl Store {
 
     /// Whether a runtime was killed, and nobody has cleaned up yet.
     pub fn has_stale(&self) -> Result<bool> {
-        Ok(self.list()?.iter().any(Container::is_stale))
+        for container in self.list()? {
+            if container.is_stale()? {
+                return Ok(true);
+            }
+        }
+        Ok(!self.abandoned()?.is_empty())
     }
 
     /// Waits until nothing is left of runtimes that were killed while they made a container: up to the
     /// exec their child has a copy of all their locks, and it lives on for some milliseconds.
     pub fn wait_for_orphans(&self) -> Result<()> {
         for container in self.list()? {
-            if container.state.exited.is_none() && !container.state.runtime.is_there() {
+            if container.state.exited.is_none() && !container.state.runtime.is_there()? {
                 match File::open(&container.path) {
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     file => file.and_then(|file| file.lock()).with_context(|| {
@@ -192,25 +213,45 @@ impl Store {
     /// Settles what killed runtimes left here: their containers died with them.
     pub fn sweep(&self) -> Result<()> {
         let _lock = self.lock()?;
+        image::sweep(&self.images())?;
         for mut container in self.list()? {
-            if container.is_stale() {
+            if container.is_stale()? {
                 container.end_orphan()?;
                 container.finish(137)?; // what a shell says of a process that SIGKILL ended
             }
         }
-        for entry in fs::read_dir(&self.0)? {
-            let path = entry?.path();
-            if path.is_dir() && !path.join("state.json").exists() {
-                fs::remove_dir_all(&path)?; // nobody is making it now: we hold the lock
-            }
+        for path in self.abandoned()? {
+            // Nobody makes it just now: we hold the lock.
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot clean up {}", path.display()))?;
         }
         Ok(())
     }
 
-    fn lock(&self) -> Result<File> {
-        let lock = File::open(&self.0)?;
-        lock.lock().with_context(|| format!("cannot lock {}", self.0.display()))?;
-        Ok(lock)
+    /// The directories of runtimes that were killed while they made or removed them.
+    fn abandoned(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for path in self.directories()? {
+            let has_state = path.join("state.json").try_exists();
+            if !has_state.with_context(|| format!("cannot look at {}", path.display()))?
+                && !is_held(&path)?
+            {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+
+    fn directories(&self) -> Result<Vec<PathBuf>> {
+        let read =
+            || -> io::Result<_> { fs::read_dir(&self.0)?.map(|entry| Ok(entry?.path())).collect() };
+        read().with_context(|| format!("cannot read {}", self.0.display()))
+    }
+
+    /// Locks it: nobody else makes a container or an image, or sweeps.
+    pub fn lock(&self) -> Result<File> {
+        let lock = || File::open(&self.0).and_then(|lock| lock.lock().map(|()| lock));
+        lock().with_context(|| format!("cannot lock {}", self.0.display()))
     }
 }
 
@@ -232,41 +273,40 @@ impl Container {
         &self.path
     }
 
-    /// Whether its runtime is there: then it runs, or is just about to start or to end.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.state.exited.is_none()
-            && self.state.runtime.is_there()
-            && File::open(&self.path)
-                // Shared: two who look at the same time do not take each other for the runtime.
-                .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    /// Whether its runtime is there: then it runs, or is just about to start or to end. Who cannot
+    /// look must not take it for dead: the sweep would end it.
+    pub fn is_alive(&self) -> Result<bool> {
+        Ok(self.state.exited.is_none() && self.state.runtime.is_there()? && is_held(&self.path)?)
     }
 
     /// Whether its runtime was killed, and nobody has cleaned up yet.
-    fn is_stale(&self) -> bool {
-        self.state.exited.is_none() && !self.is_alive()
+    fn is_stale(&self) -> Result<bool> {
+        Ok(self.state.exited.is_none() && !self.is_alive()?)
     }
 
     /// Its first process, held by a pidfd, so that it cannot become another.
     pub fn first_process(&self) -> Result<(Pid, OwnedFd)> {
-        let process = if self.is_alive() { self.process() } else { None };
+        let process = if self.is_alive()? { self.process()? } else { None };
         process.with_context(|| format!("the container {} is not running", self.state.name))
     }
 
-    fn process(&self) -> Option<(Pid, OwnedFd)> {
-        let process = self.state.process?;
+    fn process(&self) -> Result<Option<(Pid, OwnedFd)>> {
+        let Some(process) = self.state.process else { return Ok(None) };
         let pid = Pid::from_raw(process.pid);
-        let pidfd = pidfd_open(pid).ok()?;
+        let pidfd = match pidfd_open(pid) {
+            Err(Errno::ESRCH) => return Ok(None),
+            pidfd => pidfd.with_context(|| format!("cannot get hold of process {pid}"))?,
+        };
         // The number could have been given away between our reading it and the pidfd; the start
         // time tells.
-        (Process::of(pid).ok()? == process).then_some((pid, pidfd))
+        Ok(process.is_there()?.then_some((pid, pidfd)))
     }
 
     /// Ends the first process, and so all of them, after a runtime that was killed. The kernel has
     /// done so already (PR_SET_PDEATHSIG), unless the process has changed its user, which makes the
     /// kernel forget it (prctl(2)).
     fn end_orphan(&self) -> Result<()> {
-        let Some((_, pidfd)) = self.process() else { return Ok(()) };
+        let Some((_, pidfd)) = self.process()? else { return Ok(()) };
         match pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => {
@@ -353,6 +393,24 @@ impl State {
     pub fn short_id(&self) -> &str {
         &self.id[..12]
     }
+}
+
+/// Whether a runtime holds the directory.
+fn is_held(path: &Path) -> Result<bool> {
+    // Shared: two who look at the same time do not take each other for the runtime.
+    match File::open(path).map(|file| file.try_lock_shared()) {
+        Ok(Err(TryLockError::WouldBlock)) => Ok(true),
+        Ok(Ok(())) => Ok(false),
+        Err(error) if is_absent(&error) => Ok(false),
+        Err(error) | Ok(Err(TryLockError::Error(error))) => {
+            Err(error).with_context(|| format!("cannot look at {}", path.display()))
+        }
+    }
+}
+
+/// Whether the error says that there is no such file, or (in /proc) no such process any more.
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// A new id: 64 random hexadecimal digits.

@@ -15,8 +15,12 @@ pub fn run(args: &PsArgs) -> Result<u8> {
 fn list(args: &PsArgs) -> Result<()> {
     let store = Store::open()?;
     super::gc::sweep_if_needed(&store)?;
-    let mut containers = store.list()?;
-    containers.retain(|container| args.all || container.is_alive());
+    let mut containers = Vec::new();
+    for container in store.list()? {
+        if args.all || container.is_alive()? {
+            containers.push(container);
+        }
+    }
     if args.quiet {
         let ids = containers.iter().rev().flat_map(|container| [container.state.short_id(), "\n"]);
         return super::print(&ids.collect::<String>());

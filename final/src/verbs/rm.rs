@@ -13,7 +13,7 @@ pub fn run(args: &RmArgs) -> Result<u8> {
         super::gc::sweep_if_needed(&store)?;
         for name in &args.containers {
             let container = store.find(name)?;
-            if container.is_alive() {
+            if container.is_alive()? {
                 ensure!(
                     args.force,
                     "the container {name} is running: end it first (final kill {name}) or use -f"

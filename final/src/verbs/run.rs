@@ -35,7 +35,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     state.ports = args.publish.iter().map(Publish::arrow).collect();
     let mut container = store.create(state)?;
     if request.image == Image::Host {
-        image::write_host(&rootfs)?;
+        image::write_host(&store, &rootfs)?;
     }
     Bundle::save(&directory, &spec)?;
     if !geteuid().is_root() && args.net.is_none() {
