@@ -1,7 +1,10 @@
 //! The state of the lab's host: what a container must leave as it was.
+//!
+//! Session keyrings are not in it: they go with their last process, and processes are.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -10,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid, gethostname};
 
 use crate::wire::Wire;
 
@@ -27,14 +30,30 @@ impl Snapshot {
     pub fn take(own: &[Pid]) -> Result<Self> {
         let mut lines = BTreeSet::new();
         lines.extend(Wire::open()?.describe()?);
-        lines.extend(firewall()?);
+        // Only root may look at it. A plain user cannot change it, either.
+        if geteuid().is_root() {
+            lines.extend(firewall()?);
+        }
         lines.extend(mounts()?);
         lines.extend(processes(own)?);
         lines.extend(switches()?);
-        let files = below(Path::new("/run"));
-        lines.extend(files.iter().filter(|p| !is_base(p)).map(|p| format!("file {}", p.display())));
+        lines.extend(links()?);
+        lines.extend(ipc()?);
+        let hostname = gethostname().context("cannot read the host's name")?;
+        lines.insert(format!("host name {}", hostname.display()));
+        let files = state_directories()?.into_iter().flat_map(|path| below(&path));
+        lines.extend(files.filter(|p| !is_base(p)).map(|p| format!("file {}", p.display())));
         lines.extend(stale_cgroups(Path::new("/sys/fs/cgroup")));
         Ok(Self(lines))
+    }
+
+    /// What `now` has more (+) and less (-).
+    #[must_use]
+    pub fn difference(&self, now: &Self) -> Vec<String> {
+        let more = now.0.difference(&self.0).map(|line| format!("+ {line}"));
+        // A stale cgroup that was there before can be another lab's, and be gone by now.
+        let gone = self.0.difference(&now.0).filter(|line| !line.starts_with("cgroup "));
+        more.chain(gone.map(|line| format!("- {line}"))).collect()
     }
 
     /// Fails, and names the difference, if the host is not again as it was.
@@ -45,33 +64,28 @@ impl Snapshot {
             while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
             {
             }
-            let now = Self::take(own)?;
-            let left: Vec<_> = now.0.difference(&self.0).collect();
-            // A stale cgroup that was there before can be another lab's, and be gone by now.
-            let gone: Vec<_> =
-                self.0.difference(&now.0).filter(|line| !line.starts_with("cgroup ")).collect();
-            if left.is_empty() && gone.is_empty() {
+            let difference = self.difference(&Self::take(own)?);
+            if difference.is_empty() {
                 return Ok(());
             }
             if start.elapsed() > PATIENCE {
-                let mut difference = String::new();
-                for (sign, lines) in [('+', &left), ('-', &gone)] {
-                    for line in lines {
-                        difference += &format!("\n  {sign} {line}");
-                    }
-                }
-                bail!("the host is not as it was before (+ is left, - is missing):{difference}");
+                bail!(
+                    "the host is not as it was before (+ is left, - is missing):\n  {}",
+                    difference.join("\n  ")
+                );
             }
             sleep(Duration::from_millis(20));
         }
     }
 }
 
-/// Every nf_tables object, as the kernel's own bytes.
+/// Every nf_tables object: the words in it, and a number that is another if its bytes are.
 fn firewall() -> Result<Vec<String>> {
     const SUBSYSTEM: u16 = 10 << 8; // NFNL_SUBSYS_NFTABLES
     const REQUEST_DUMP: u16 = 0x301;
-    let kinds = [("table", 1), ("chain", 4), ("rule", 7)];
+    // NFT_MSG_GETTABLE and so on (linux/netfilter/nf_tables.h).
+    let kinds =
+        [("table", 1), ("chain", 4), ("rule", 7), ("set", 10), ("object", 19), ("flowtable", 23)];
     let mut lines = Vec::new();
     for (name, get) in kinds {
         let mut socket = Socket::new(NETLINK_NETFILTER).context("cannot open a netlink socket")?;
@@ -92,13 +106,21 @@ fn firewall() -> Result<Vec<String>> {
                 match kind {
                     DONE => break 'dump,
                     ERROR => bail!("the kernel lists no nf_tables {name}s: is that in it?"),
-                    _ => lines.push(format!("{name} {:02x?}", &rest[20..len])),
+                    _ => lines.push(format!("{name} {}", summary(&rest[20..len]))),
                 }
                 rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
             }
         }
     }
     Ok(lines)
+}
+
+fn summary(object: &[u8]) -> String {
+    let mut hash = DefaultHasher::new();
+    object.hash(&mut hash);
+    let words = object.split(|byte| !byte.is_ascii_graphic()).filter(|word| word.len() > 2);
+    let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
+    format!("{} #{:x}", words.join(" "), hash.finish())
 }
 
 fn header(bytes: &[u8]) -> Option<(usize, u16)> {
@@ -133,18 +155,62 @@ fn all_processes() -> Result<Vec<i32>> {
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// The settings that a runtime may have to change.
+/// The settings that a runtime may have to change. Writing ip_forward changes two more of every
+/// link (ip-sysctl.rst).
 fn switches() -> Result<Vec<String>> {
     let base = Path::new("/proc/sys/net/ipv4");
     let mut paths = vec![base.join("ip_forward")];
     for entry in fs::read_dir(base.join("conf"))? {
-        paths.push(entry?.path().join("route_localnet"));
+        let link = entry?.path();
+        let names = ["route_localnet", "forwarding", "accept_redirects"];
+        paths.extend(names.map(|name| link.join(name)));
     }
+    Ok(values(paths))
+}
+
+/// A line for each file that is there, with what is in it; a link may vanish meanwhile.
+fn values(paths: impl IntoIterator<Item = PathBuf>) -> Vec<String> {
     let read = |path: PathBuf| {
-        let value = fs::read_to_string(&path).ok()?; // a link may vanish meanwhile
+        let value = fs::read_to_string(&path).ok()?;
         Some(format!("{} = {}", path.display(), value.trim()))
     };
-    Ok(paths.into_iter().filter_map(read).collect())
+    paths.into_iter().filter_map(read).collect()
+}
+
+/// The links' own settings; of a bridge's port also whose it is.
+fn links() -> Result<Vec<String>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir("/sys/class/net")? {
+        let link = entry?.path();
+        let names = ["ifindex", "flags", "mtu", "address", "netdev_group", "master/ifindex"];
+        paths.extend(names.map(|name| link.join(name)));
+    }
+    Ok(values(paths))
+}
+
+/// Memory, semaphores and queues of System V, by their numbers (sysvipc(7)).
+fn ipc() -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for kind in ["shm", "sem", "msg"] {
+        let path = format!("/proc/sysvipc/{kind}");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let ids = text.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1));
+        lines.extend(ids.map(|id| format!("System V {kind} {id}")));
+    }
+    Ok(lines)
+}
+
+/// Where state of containers can be: all of /run, in which also XDG_RUNTIME_DIR is, and the
+/// directories in /tmp of users who have none.
+fn state_directories() -> Result<Vec<PathBuf>> {
+    let mut found = vec![PathBuf::from("/run")];
+    for entry in fs::read_dir("/tmp").context("cannot read /tmp")? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("container-workshop") {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
 fn below(directory: &Path) -> Vec<PathBuf> {
@@ -159,11 +225,16 @@ fn below(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The directories that hold all containers' state stay, empty, as they are; so do images.
+/// The directories that hold all containers' state stay, empty, as they are. So do unpacked images,
+/// host-INODE-SECONDS.NANOSECONDS; one that is half done has one more number.
 fn is_base(path: &Path) -> bool {
-    path.ends_with("container-workshop")
-        || path.ends_with("container-workshop/containers")
-        || path.to_string_lossy().contains("/container-workshop/images")
+    let path = path.to_string_lossy();
+    let Some((_, below)) = path.rsplit_once("container-workshop") else { return false };
+    match below.strip_prefix("/images/") {
+        Some(image) => image.split('/').next().is_some_and(|name| name.matches('.').count() < 2),
+        // The last is what is in /tmp: container-workshop-UID.
+        None => ["", "/containers", "/images"].contains(&below) || below.starts_with('-'),
+    }
 }
 
 /// The cgroups of containers whose runtime is gone. Those that a runtime holds may be another
