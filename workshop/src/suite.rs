@@ -4,10 +4,10 @@
 //! for each test; that second process has one thread, enters a lab, and runs the test there.
 //! What the test left on the lab's host makes it fail, so no test can forget to look.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
-use std::thread::sleep;
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -40,8 +40,9 @@ macro_rules! test {
 
 /// Says which test this process is to run: `NAME/WHO`.
 const VARIABLE: &str = "WORKSHOP_TEST";
-/// A test takes a second or two; in a virtual machine without KVM thirty times that.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// A test takes a second or two, and a walk over all faults half a minute; on a machine that is busy,
+/// or a virtual one without KVM, many times that.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// The `main` of a test program.
 #[must_use]
@@ -91,6 +92,7 @@ fn run_apart(name: &str) -> Result<(), Failed> {
     let exe = std::env::current_exe()?;
     let outcome = run(Command::new(exe).env(VARIABLE, name).env("RUST_BACKTRACE", "0"), PATIENCE);
     if outcome.status == Some(0) {
+        print!("{}", outcome.stdout); // a test that passes may have a figure to tell
         return Ok(());
     }
     Err(format!("{}{}", outcome.stdout, outcome.stderr).into())
@@ -116,17 +118,8 @@ pub fn run(command: &mut Command, patience: Duration) -> Outcome {
 
 /// Waits for a command whose outputs are pipes.
 pub fn finish(mut child: Child, patience: Duration) -> Outcome {
-    let mut pipes = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
-    let reader = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        let _ = pipes.0.read_to_end(&mut text);
-        text
-    });
-    let errors = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        let _ = pipes.1.read_to_end(&mut text);
-        text
-    });
+    let stdout = reader(child.stdout.take().expect("piped"));
+    let stderr = reader(child.stderr.take().expect("piped"));
     let start = Instant::now();
     let mut late = false;
     let status = loop {
@@ -139,14 +132,23 @@ pub fn finish(mut child: Child, patience: Duration) -> Outcome {
             None => sleep(Duration::from_millis(5)),
         }
     };
-    let text = |thread: std::thread::JoinHandle<Vec<u8>>| {
-        String::from_utf8_lossy(&thread.join().unwrap_or_default()).into_owned()
+    let text = |bytes: JoinHandle<Vec<u8>>| {
+        String::from_utf8_lossy(&bytes.join().unwrap_or_default()).into_owned()
     };
-    let mut stderr = text(errors);
+    let (stdout, mut stderr) = (text(stdout), text(stderr));
     if late {
         stderr += &format!("\n[killed: no end within {} s]\n", patience.as_secs());
     }
-    Outcome { status: status.code(), stdout: text(reader), stderr }
+    Outcome { status: status.code(), stdout, stderr }
+}
+
+/// Reads a pipe to its end, beside us: a full one would make its writer wait.
+fn reader(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
 }
 
 /// A program under test, as it is in this lab, with words for its command line.
