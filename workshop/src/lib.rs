@@ -13,10 +13,12 @@
 //! | [`internet`] | 198.51.100.0/24: a server that says who asked, and a second host |
 //! | [`wire`] | links, addresses and routes by netlink |
 //! | [`snapshot`] | the state of the lab's host, to be compared before and after |
+//! | [`faults`] | a program of which any system call can be made to fail, or be its last |
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
 
+pub mod faults;
 pub mod internet;
 pub mod lab;
 pub mod probe;

@@ -53,14 +53,58 @@ fn run(name: &str, words: &[&str]) -> Result<()> {
             let (kind, none) = (Some("tmpfs"), None::<&str>);
             nix::mount::mount(kind, words[0], kind, nix::mount::MsFlags::empty(), none)?;
         }
-        "fds" => {
-            let list = std::fs::read_dir("/proc/self/fd")?;
-            let links = list.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-            links.for_each(|link| println!("{}", link.display()));
+        "fds" => println!("{}", links("/proc/self/fd")?.join("\n")),
+        "report" => {
+            print!("{}", report()?);
+            std::io::stdin().read_line(&mut String::new())?;
+            std::process::exit(7);
         }
         other => bail!("no probe {other}"),
     }
     Ok(())
+}
+
+/// Where the symbolic links in a directory lead to.
+fn links(directory: &str) -> Result<Vec<String>> {
+    let links = std::fs::read_dir(directory)?.filter_map(|entry| {
+        Some(std::fs::read_link(entry.ok()?.path()).ok()?.display().to_string())
+    });
+    Ok(links.collect())
+}
+
+/// All that a container sees of itself, without the numbers that are others in the next one.
+fn report() -> Result<String> {
+    let read = |path: &str| std::fs::read_to_string(path).with_context(|| format!("no {path}"));
+    let mut report = String::new();
+    for path in [
+        "/etc/hostname",
+        "/etc/hosts",
+        "/etc/resolv.conf",
+        "/proc/self/limits",
+        "/proc/self/uid_map",
+        "/proc/net/route",
+        "/proc/sys/kernel/hostname",
+    ] {
+        report += &read(path)?;
+    }
+    let kept = [
+        "Umask", "Uid", "Gid", "Groups", "Shd", "SigB", "SigI", "Cap", "NoNew", "Seccomp", "NSsid",
+    ];
+    let stays = |line: &&str| kept.iter().any(|name| line.starts_with(name));
+    report.extend(read("/proc/self/status")?.lines().filter(stays).flat_map(|line| [line, "\n"]));
+    for mount in read("/proc/self/mountinfo")?.lines() {
+        let words: Vec<_> = mount.split(' ').collect();
+        report += &format!("mount {}\n", words[3..7].join(" "));
+    }
+    for directory in ["/dev", "/sys/class/net"] {
+        let names = std::fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.file_name()));
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        report += &format!("{names:?}\n");
+    }
+    report += &format!("{:?}\n", std::env::vars());
+    report += &format!("{}\n", std::env::current_dir()?.display());
+    Ok(report)
 }
 
 /// Touches so many MiB of memory, a page at a time: asking for memory alone takes none.
@@ -114,7 +158,7 @@ fn flee() -> ! {
     }
 }
 
-/// Answers every connection to the address with the client's address, for ever.
+/// Answers every connection to the address with the client's address and our own, for ever.
 fn serve(address: &str) -> Result<()> {
     let listener = TcpListener::bind(address).with_context(|| format!("cannot have {address}"))?;
     println!("ready");
@@ -122,7 +166,8 @@ fn serve(address: &str) -> Result<()> {
         let (mut stream, client) = listener.accept()?;
         let mut request = [0; 512];
         let _ = stream.read(&mut request)?;
-        write!(stream, "HTTP/1.0 200 OK\r\n\r\nhello {}\n", client.ip())?;
+        let own = stream.local_addr()?.ip();
+        write!(stream, "HTTP/1.0 200 OK\r\n\r\nhello {} at {own}\n", client.ip())?;
     }
 }
 

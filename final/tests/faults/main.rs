@@ -1,0 +1,89 @@
+//! Every system call of `final run`, and of what comes after it, made to fail, and made the last.
+
+mod walk;
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::thread::scope;
+use std::time::Duration;
+
+use workshop::faults::Fault;
+use workshop::lab::Who;
+use workshop::snapshot::Snapshot;
+use workshop::suite::{Outcome, Running, Test, command, get, probe_volume, run, suite};
+use workshop::test;
+
+use walk::Walk;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_final");
+
+static TESTS: &[Test] = &[
+    test!(a_call_that_fails_is_reported_and_undone, [Root, LabRoot, Plain]),
+    test!(a_kill_at_any_call_is_cleaned_up, [Root, LabRoot, Plain]),
+    test!(who_makes_and_removes_the_bridge_reports_and_undoes, [LabRoot]),
+    test!(who_is_killed_while_making_the_bridge_is_cleaned_up, [LabRoot]),
+    test!(two_and_eight_at_once_are_apart, [Root, LabRoot]),
+];
+
+fn main() -> ExitCode {
+    suite(TESTS)
+}
+
+fn a_call_that_fails_is_reported_and_undone(who: Who) {
+    Walk::beside_another(who).of(Fault::Error);
+}
+
+fn a_kill_at_any_call_is_cleaned_up(who: Who) {
+    Walk::beside_another(who).of(Fault::Kill);
+}
+
+fn who_makes_and_removes_the_bridge_reports_and_undoes(who: Who) {
+    Walk::alone(who).of(Fault::Error);
+}
+
+fn who_is_killed_while_making_the_bridge_is_cleaned_up(who: Who) {
+    Walk::alone(who).of(Fault::Kill);
+}
+
+/// Twenty times a number of containers that come and leave at once, each with a port of its own.
+fn two_and_eight_at_once_are_apart(_: Who) {
+    let before = Snapshot::take(&[]).expect("a snapshot");
+    let volume = probe_volume();
+    let one = |port: u16| {
+        let publish = format!("{port}:80");
+        let script = "/probe @serve 0.0.0.0:80 & read end; exit 7";
+        let words =
+            ["run", "--rm", "-i", "-v", &volume, "-p", &publish, "host", "sh", "-c", script];
+        let (running, ready) = Running::start(&mut command(BINARY, &words));
+        assert_eq!(ready, "ready\n");
+        (running, port)
+    };
+    for round in 0..20 {
+        let count = if round % 2 == 0 { 2 } else { 8 };
+        let all: Vec<_> = scope(|scope| {
+            let threads: Vec<_> = (0..count).map(|n| scope.spawn(move || one(8000 + n))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a container")).collect()
+        });
+        // Each port leads to a server of its own: it says which address it was asked at.
+        let addresses: BTreeSet<_> = all
+            .iter()
+            .map(|(_, port)| {
+                let answer = get(&format!("127.0.0.1:{port}"), "/");
+                let address = answer.split("at ").nth(1).map(|rest| rest.trim().to_owned());
+                address.unwrap_or_else(|| panic!("round {round}, port {port}: {answer}"))
+            })
+            .collect();
+        assert_eq!(addresses.len(), all.len(), "round {round}: {addresses:?}");
+        scope(|scope| {
+            for (running, _) in all {
+                scope.spawn(|| drop(running)); // they leave at once, too
+            }
+        });
+        before.ensure_restored(&[]).unwrap_or_else(|error| panic!("round {round}: {error:#}"));
+    }
+}
+
+/// Runs `final` with these words to its end.
+fn final_(words: &[&str]) -> Outcome {
+    run(&mut command(BINARY, words), Duration::from_secs(100))
+}

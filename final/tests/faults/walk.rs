@@ -1,0 +1,267 @@
+//! A run for each place at which something can go wrong.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+
+use nix::pty::openpty;
+use workshop::faults::{self, Call, Fault, Point, Role, Watched};
+use workshop::lab::Who;
+use workshop::snapshot::Snapshot;
+use workshop::suite::{Outcome, Running, command, get, probe_volume};
+
+use crate::{BINARY, final_};
+
+/// How the container's program ends.
+const STATUS: Option<i32> = Some(7);
+/// How many calls a run makes that count: more than this, or we do not see them.
+const LEAST: usize = 400;
+/// Where another container answers.
+const OTHER: &str = "127.0.0.1:9090";
+
+/// `final run` with some options, again and again.
+pub struct Walk {
+    who: Who,
+    options: Vec<&'static str>,
+    /// A container that has to stay as it is. Without it the bridge, the firewall table, the switches
+    /// and the unpacked image come and go each time.
+    other: Option<Running>,
+    /// How a run ends without a fault.
+    normal: Outcome,
+    before: Snapshot,
+    wrong: Vec<String>,
+}
+
+impl Walk {
+    /// With every option that this user may use, beside another container.
+    pub fn beside_another(who: Who) -> Self {
+        let mut options =
+            "--name walked --hostname box -v /usr:/host:ro -e A=1 -w /work -i".to_owned();
+        let mut network = "";
+        if who != Who::Plain {
+            network = "-p 9090:80 --ip 10.77.0.50";
+            options += " -p 8080:80 -p 8081:81/udp --ip 10.77.0.99";
+        }
+        if who == Who::Root {
+            options += " --memory 64m --cpus 1 --pids-limit 50 --cpuset-cpus 0";
+        }
+        let script = "/probe @serve 0.0.0.0:80 & read end; exit 0";
+        let volume = probe_volume();
+        let mut words = vec!["run", "--rm", "--name", "other", "-i", "-v", &volume];
+        words.extend(network.split_whitespace().chain(["host", "sh", "-c", script]));
+        let (other, ready) = Running::start(&mut command(BINARY, &words));
+        assert_eq!(ready, "ready\n");
+        Self::new(who, options.leak(), Some(other))
+    }
+
+    /// The only container, at a terminal.
+    pub fn alone(who: Who) -> Self {
+        Self::new(who, "-i -t --hostname box -p 8080:80 --ip 10.77.0.99", None)
+    }
+
+    fn new(who: Who, options: &'static str, other: Option<Running>) -> Self {
+        let before = Snapshot::take(&[]).expect("a snapshot");
+        let normal = Outcome { status: None, stdout: String::new(), stderr: String::new() };
+        let options = options.split(' ').collect();
+        let mut walk = Self { who, options, other, normal, before, wrong: Vec::new() };
+        walk.normal = walk.run(None).outcome;
+        assert_eq!(walk.normal.status, STATUS, "{:?}", walk.normal);
+        walk.before.ensure_restored(&[]).expect("the host as before");
+        walk
+    }
+
+    /// Puts the fault at each call, until a run has not come so far, twice.
+    pub fn of(mut self, fault: Fault) {
+        let mut walked = 0;
+        for role in [Role::Runtime, Role::Container] {
+            let (mut number, mut not_reached) = (1, 0);
+            while not_reached < 2 {
+                let watched = self.run(Some((Point { role, number }, fault)));
+                let Some(call) = &watched.hit else {
+                    not_reached += 1;
+                    continue;
+                };
+                (walked, number, not_reached) = (walked + 1, number + 1, 0);
+                if watched.outlived {
+                    self.wrong(call, "the container outlived its runtime");
+                }
+                match fault {
+                    Fault::Error => self.judge_error(call, &watched.outcome),
+                    Fault::Kill => self.judge_kill(call, &watched.outcome, number),
+                }
+            }
+        }
+        self.ask_other();
+        assert!(walked >= LEAST, "only {walked} calls: does the filter still see them?");
+        assert!(self.wrong.is_empty(), "{} wrong:\n{}", self.wrong.len(), self.wrong.join("\n"));
+        println!(
+            "walked {walked} calls as {}: {fault:?}, {}",
+            self.who.name(),
+            self.options.join(" ")
+        );
+    }
+
+    fn run(&self, fault: Option<(Point, Fault)>) -> Watched {
+        if self.other.is_none() {
+            let _ = fs::remove_dir_all("/run/container-workshop/images");
+        }
+        let volume = probe_volume();
+        let words =
+            [&["run", "--rm", "-v", &volume], &self.options[..], &["host", "/probe", "@report"]];
+        let mut command = command(BINARY, &words.concat());
+        let mut keyboard = give_input(&mut command, self.options.contains(&"-t"));
+        faults::run(command, fault, || keyboard.write_all(b"\n").expect("a reader"))
+    }
+
+    /// A call failed: there is an error, or no need for one, and nothing is left.
+    fn judge_error(&mut self, call: &Call, outcome: &Outcome) {
+        let told: Vec<_> = outcome
+            .stderr
+            .lines()
+            .filter(|line| !line.starts_with("rootless:") && !line.is_empty())
+            .collect();
+        let is_cause =
+            |line: &&&str| ["llocate memory", "ut of memory"].iter().any(|c| line.contains(c));
+        let is_clear = |line: &&str| line.contains("cannot ");
+        let causes = told.iter().filter(is_cause).count();
+        match outcome.status {
+            STATUS if lines(outcome) != lines(&self.normal) => {
+                self.wrong(call, &format!("another container: {outcome:?}"));
+            }
+            STATUS if told.is_empty() && may_be_ignored(call).is_some() => {}
+            STATUS | Some(125) if may_be_unclear(call).is_some() => {}
+            STATUS | Some(125 | 126) if causes == 1 && told.iter().any(is_clear) => {}
+            _ => self.wrong(call, &format!("{outcome:?}")),
+        }
+        // What could not be undone is named, and the sweep undoes it.
+        if told.iter().any(|line| line.starts_with("cannot ")) {
+            self.clean_up("gc", call);
+        } else {
+            self.ensure_restored(call, "");
+        }
+    }
+
+    /// A process was killed: of the runtime's death the next command cleans up, whichever it is.
+    fn judge_kill(&mut self, call: &Call, outcome: &Outcome, number: usize) {
+        match call.role {
+            Role::Runtime => {
+                self.clean_up(if number.is_multiple_of(2) { "ps" } else { "gc" }, call);
+            }
+            // Between Ready and the exec, it looks like the program's end.
+            Role::Container if matches!(outcome.status, Some(125 | 137)) => {
+                self.ensure_restored(call, "");
+            }
+            Role::Container => self.wrong(call, &format!("{outcome:?}")),
+        }
+    }
+
+    fn clean_up(&mut self, verb: &str, call: &Call) {
+        let cleaned = final_(&[verb]);
+        if cleaned.status != Some(0) || !cleaned.stderr.is_empty() {
+            self.wrong(call, &format!("{verb}: {cleaned:?}"));
+        }
+        self.ensure_restored(call, verb);
+        self.ask_other();
+    }
+
+    fn ensure_restored(&mut self, call: &Call, after: &str) {
+        if let Err(error) = self.before.ensure_restored(&[]) {
+            self.wrong(call, &format!("{after}: {error:#}"));
+            final_(&["gc"]); // for those that come
+        }
+    }
+
+    /// A plain user's cannot be asked from here; that its processes are there, the snapshot says.
+    fn ask_other(&self) {
+        if self.other.is_some() && self.who != Who::Plain {
+            let answer = get(OTHER, "/");
+            assert!(answer.contains("hello"), "the other container: {answer}");
+        }
+    }
+
+    fn wrong(&mut self, call: &Call, what: &str) {
+        eprintln!("{call}: {what}"); // at once: a test that takes too long is killed
+        self.wrong.push(format!("{call}: {what}"));
+    }
+}
+
+/// What the container saw. A terminal's echo may come anywhere in it.
+fn lines(outcome: &Outcome) -> Vec<&str> {
+    outcome.stdout.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect()
+}
+
+/// Its standard input, a pipe or a terminal; returns our end of it.
+fn give_input(command: &mut Command, terminal: bool) -> File {
+    if terminal {
+        let pair = openpty(None, None).expect("a terminal");
+        command.stdin(pair.slave);
+        pair.master.into()
+    } else {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        command.stdin(reader);
+        OwnedFd::from(writer).into()
+    }
+}
+
+/// Why a call may fail without a word, if it may. No step that protects the host is among them.
+fn may_be_ignored(call: &Call) -> Option<&'static str> {
+    let begins = |with: &[&str]| with.iter().any(|with| call.object.starts_with(with));
+    let users = ["/etc/nsswitch.conf", "/etc/passwd", "/etc/subuid", "/etc/subgid"];
+    Some(match call.name {
+        "statx" if begins(&["open "]) => "how long is the file? A hint for who is about to read it",
+        // Which, cannot be seen of a plain user's container; lab-root's makes the same calls.
+        "statx" if call.role == Role::Container && call.object.is_empty() => "the same",
+        "statx" if begins(&["/proc/self/ns/"]) => {
+            "is it there? If that is unknown, the clone tells"
+        }
+        "statx" if call.object.contains("/images/host-") => {
+            "is it there? If that is unknown, it is made anew"
+        }
+        "statx" if begins(&["/sys/fs/cgroup/cgroup.controllers"]) => {
+            "is it version 2? If that is unknown, the container does not see its cgroup"
+        }
+        "ioctl" if call.object == "21505" => "is it a terminal? (TCGETS)",
+        "ioctl" if ["21523", "21524"].contains(&call.object.as_str()) => {
+            "how large is the window? (TIOCGWINSZ, TIOCSWINSZ) If that is unknown, it has no size"
+        }
+        "openat" | "read" if is_usage(&call.object) => "what has it used? A report, and no limit",
+        "rmdir" if begins(&["/sys/fs/cgroup/"]) => "what is in it is ended, and it is tried again",
+        "rmdir" if call.object == "/run/container-workshop" => "most often it is not empty",
+        "openat" | "read" if begins(&users) => "who is unknown has no ranges of ids",
+        "socket" | "connect" if call.object == "1" || begins(&["socket:"]) => {
+            "the C library asks a name server (AF_UNIX), which need not be there"
+        }
+        _ => return None,
+    })
+}
+
+/// What the kernel counts for a group, in both versions.
+fn is_usage(path: &str) -> bool {
+    let files = [
+        "memory.current",
+        "memory.usage_in_bytes",
+        "memory.peak",
+        "memory.max_usage_in_bytes",
+        "memory.events",
+        "memory.oom_control",
+        "cpu.stat",
+        "cpuacct.usage",
+        "pids.current",
+    ];
+    path.starts_with("/sys/fs/cgroup/") && files.iter().any(|file| path.ends_with(file))
+}
+
+/// Why the error may be another than the call's own, if it may.
+fn may_be_unclear(call: &Call) -> Option<&'static str> {
+    Some(match (call.role, call.name) {
+        (Role::Container, "recvmsg") => {
+            "it dies before its parent listens, which tells what it sees"
+        }
+        (Role::Runtime, "ioctl") => "is it a terminal? If that is unknown, it is none",
+        (Role::Runtime, "statx") if call.object.contains("container-workshop") => {
+            "mkdir has said EEXIST; if it is not known to be a directory, that is what is told"
+        }
+        _ => return None,
+    })
+}
