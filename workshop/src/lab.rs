@@ -153,7 +153,7 @@ fn become_user(id: u32) -> Result<()> {
     Ok(())
 }
 
-fn map_ids(inside: (u32, u32), (uid, gid): (Uid, Gid)) -> Result<()> {
+pub(crate) fn map_ids(inside: (u32, u32), (uid, gid): (Uid, Gid)) -> Result<()> {
     let write = |file: &str, text: &str| {
         fs::write(format!("/proc/self/{file}"), text)
             .with_context(|| format!("cannot write {text:?} to /proc/self/{file}"))
@@ -248,7 +248,7 @@ fn build_host() -> Result<()> {
     fs::remove_dir(aside).context("cannot clean up /run")
 }
 
-fn make_private() -> Result<()> {
+pub(crate) fn make_private() -> Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .context("cannot make the mounts private")
