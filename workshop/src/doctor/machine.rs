@@ -143,8 +143,9 @@ pub fn container() -> Seen {
     if !wrong.is_empty() {
         return Err(Refused::because(wrong.join(", ")));
     }
-    Ok(inside
-        .map_or("not inside a container".into(), |engine| format!("inside {engine}, privileged")))
+    Ok(inside.map_or("no mark of an outer container".into(), |engine| {
+        format!("marks of {engine} are here, but nothing is forbidden")
+    }))
 }
 
 pub fn explain_container(refused: &Refused) -> Finding {

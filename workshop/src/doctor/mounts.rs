@@ -58,19 +58,21 @@ pub fn overlay_in_user_namespace() -> Seen {
     in_namespaces(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS, || {
         let overlay = mount_overlay()?;
         write_file(overlay)?;
-        fs::remove_dir(overlay.join("directory")).context(REMOVAL)?;
+        // With a file in it: only then the kernel has to note that what is below does not count any more.
+        fs::remove_dir_all(overlay.join("directory")).context(REMOVAL)?;
         Ok("can be mounted and written, and directories of the image removed".into())
     })
 }
 
 const REMOVAL: &str = "cannot remove a directory of the image";
 
-/// An overlay with one directory in its lower layer, on a tmpfs that covers our /tmp.
+/// An overlay with a directory in its lower layer, on a tmpfs that covers our /tmp.
 fn mount_overlay() -> Result<&'static Path> {
     mount_new("tmpfs", "/tmp", "mode=755")?;
     for name in ["lower", "lower/directory", "upper", "work", "overlay"] {
         fs::create_dir(Path::new("/tmp").join(name))?;
     }
+    fs::write("/tmp/lower/directory/file", "")?;
     let map = fs::read_to_string("/proc/self/uid_map")?;
     // In the first user namespace every id is itself; in others overlayfs needs the option (Linux 5.11).
     let first = map.split_whitespace().eq(["0", "0", "4294967295"]);
