@@ -64,7 +64,7 @@ struct Untried;
 
 impl std::fmt::Display for Untried {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("there are no namespaces to try it in")
+        f.write_str("this cannot be tried")
     }
 }
 
@@ -72,7 +72,8 @@ impl std::fmt::Display for Untried {
 ///
 /// Call it from a process with one thread: the child is a copy of the calling thread.
 pub fn in_child(attempt: impl FnOnce() -> Result<String>) -> Seen {
-    let failed = |errno: Errno, what| Refused::from(Error::from(errno).context(what));
+    let failed =
+        |errno: Errno, what| Refused::from(Error::from(errno).context(what).context(Untried));
     let (reader, writer) = pipe().map_err(|errno| failed(errno, "cannot make a pipe"))?;
     // SAFETY: this process has one thread, so its copy may go on with any code.
     match unsafe { fork() }.map_err(|errno| failed(errno, "cannot start a process"))? {

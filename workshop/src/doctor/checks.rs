@@ -166,3 +166,28 @@ pub const CHECKS: &[Check] = &[
         explain: machine::explain_lab,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::CHECKS;
+
+    #[test]
+    fn every_check_that_an_error_names_is_there() {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut named = 0;
+        for step in fs::read_dir(workspace).unwrap() {
+            let Ok(sources) = fs::read_dir(step.unwrap().path().join("src")) else { continue };
+            for source in sources.filter_map(Result::ok).filter(|entry| entry.path().is_file()) {
+                let text = fs::read_to_string(source.path()).unwrap();
+                for name in text.split("see(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+                    assert!(CHECKS.iter().any(|check| check.name == name), "{source:?}: {name}");
+                    named += 1;
+                }
+            }
+        }
+        assert!(named > 5, "only {named} were found");
+    }
+}

@@ -23,6 +23,7 @@ use std::io::{ErrorKind, Write as _};
 
 use anyhow::{Context as _, Result};
 use colored::{ColoredString, Colorize as _};
+use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use attempt::{Refused, Seen};
@@ -91,7 +92,8 @@ impl Check {
         match (self.attempt)() {
             Ok(seen) => Finding::Well(seen),
             Err(refused) if refused.untried => {
-                Finding::Unseen(format!("{}; see the check userns", refused.text))
+                let check = if refused.errno == Errno::EAGAIN { "limits" } else { "userns" };
+                Finding::Unseen(format!("{}; see the check {check}", refused.text))
             }
             Err(refused) => (self.explain)(&refused),
         }
