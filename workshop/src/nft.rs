@@ -27,8 +27,8 @@ pub struct Chain {
     pub drops_forwarded: bool,
 }
 
-/// All objects of one of the [`KINDS`] in our network namespace, in the kernel's own bytes: family, three
-/// bytes, attributes.
+/// All objects of one of the [`KINDS`] in our network namespace, in the kernel's own bytes: family,
+/// attributes.
 pub fn list(kind: u16) -> io::Result<Vec<Vec<u8>>> {
     let socket = open()?;
     socket.send(&message(kind, DUMP, 0, &[]), 0)?;
@@ -39,7 +39,8 @@ pub fn list(kind: u16) -> io::Result<Vec<Vec<u8>>> {
             match kind {
                 NLMSG_DONE => return Ok(found),
                 NLMSG_ERROR => return Err(error_of(payload)),
-                _ => found.push(payload.to_vec()),
+                // nfgenmsg: family, version, and a number that counts transactions.
+                _ => found.push([&payload[..1], &payload[4..]].concat()),
             }
         }
     }
@@ -55,7 +56,7 @@ pub fn chains() -> io::Result<Vec<Chain>> {
             &IPV4 => "ip",
             _ => return None,
         };
-        let attributes = chain.get(4..)?;
+        let attributes = chain.get(1..)?;
         let (table, name) = (text(find(attributes, 1)?), text(find(attributes, 3)?));
         let hook = find(attributes, 4).and_then(|hook| find(hook, 1));
         let drops_forwarded = hook == Some(&FORWARD) && find(attributes, 5) == Some(&DROP);
