@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -10,12 +11,15 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Uid, chown, setuid};
 use workshop::doctor::checks::CHECKS;
 use workshop::lab::Who;
 use workshop::nft::{self, Base};
 use workshop::suite::{Outcome, Test, command, read, run, suite};
 use workshop::test;
 use workshop::wire::Wire;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_workshop");
 
 static TESTS: &[Test] = &[
     test!(the_report_has_a_line_for_each_check, [Root, LabRoot, Plain]),
@@ -30,6 +34,7 @@ static TESTS: &[Test] = &[
     test!(a_root_without_its_capability_is_in_a_container, [Root]),
     test!(a_masked_proc_is_named, [LabRoot]),
     test!(cgroups_are_roots_or_delegated, [Root, Plain]),
+    test!(a_delegated_cgroup_is_enough, [Root]),
     test!(tmp_without_exec_is_named, [Root, LabRoot]),
     test!(a_route_over_the_subnet_is_named, [Root, LabRoot]),
     test!(forwarding_is_as_it_is_and_so_is_who_set_it, [Root, LabRoot]),
@@ -42,7 +47,7 @@ fn main() -> ExitCode {
 }
 
 fn doctor(words: &[&str]) -> Command {
-    command(env!("CARGO_BIN_EXE_workshop"), &[&["doctor"], words].concat())
+    command(PROGRAM, &[&["doctor"], words].concat())
 }
 
 fn examine(words: &[&str]) -> Outcome {
@@ -220,7 +225,7 @@ fn a_system_call_hidden_by_seccomp_is_named(_: Who) {
     assert_is(
         result("kernel", &outcome),
         "stops",
-        &["refuses clone3 (ENOSYS)", "lift the seccomp filter"],
+        &["refuses clone3 (ENOSYS), needed from step 1 on", "lift the seccomp filter"],
     );
 }
 
@@ -260,6 +265,67 @@ fn cgroups_are_roots_or_delegated(who: Who) {
         _ if v1 => assert_says("cgroup-delegation", "stops", &[version, "limits take root here"]),
         _ => assert_says("cgroup-delegation", "stops", &[version, "not yours to write"]),
     }
+}
+
+/// The cgroup trees with the controllers that matter, as directories: four, or one of version 2.
+fn trees() -> Vec<PathBuf> {
+    let top = Path::new("/sys/fs/cgroup");
+    let v1 = ["memory", "cpu", "pids", "cpuset"].map(|name| top.join(name));
+    if v1[0].is_dir() { v1.into() } else { vec![top.into()] }
+}
+
+/// Removed with the test, for they are the machine's.
+struct Groups(Vec<PathBuf>);
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        for group in &self.0 {
+            fs::remove_dir(group).expect("an empty cgroup");
+        }
+    }
+}
+
+fn a_delegated_cgroup_is_enough(_: Who) {
+    let name = format!("doctor-test-{}", std::process::id());
+    let Groups(groups) = &Groups(trees().iter().map(|tree| tree.join(&name)).collect());
+    for (tree, group) in trees().iter().zip(groups) {
+        let enable = tree.join("cgroup.subtree_control");
+        if enable.exists() {
+            fs::write(enable, "+memory +cpu +pids +cpuset").unwrap();
+        }
+        fs::create_dir(group).unwrap();
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if group.join(file).exists() && tree.join("tasks").exists() {
+                fs::write(group.join(file), read(tree.join(file))).unwrap();
+            }
+        }
+    }
+    // Where user 1000 can reach it.
+    let program = Path::new("/run/program");
+    fs::copy(workshop::lab::program(PROGRAM), program).unwrap();
+    let examine = || {
+        let mut doctor = Command::new(program);
+        let groups = groups.clone();
+        let join =
+            move || groups.iter().try_for_each(|group| fs::write(group.join("cgroup.procs"), "0"));
+        // SAFETY: this process has one thread now, so its copy may run any code.
+        unsafe { doctor.args(["doctor", "cgroup-delegation"]).pre_exec(join) };
+        let become_user = || Ok(setuid(Uid::from_raw(1000))?);
+        // SAFETY: setuid(2) may be called between fork and exec.
+        unsafe { doctor.pre_exec(become_user) };
+        result("cgroup-delegation", &run(&mut doctor, Duration::from_secs(60)))
+    };
+    assert_is(examine(), "stops", &[&name]);
+    for group in groups {
+        for file in ["", "cgroup.procs", "cgroup.subtree_control"] {
+            let path = group.join(file);
+            if path.exists() {
+                chown(&path, Some(Uid::from_raw(1000)), None).unwrap();
+            }
+        }
+    }
+    assert_is(examine(), "ok", &["limits work"]);
+    fs::remove_file(program).unwrap();
 }
 
 fn tmp_without_exec_is_named(_: Who) {

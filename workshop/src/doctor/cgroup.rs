@@ -53,7 +53,7 @@ pub fn delegation() -> Seen {
         make_and_remove(group).with_context(|| format!("version 1, {controller}"))?;
     }
     let names: Vec<_> = v1.iter().map(|(name, _)| *name).collect();
-    Ok(format!("version 1 ({}): limits work, as you are root", names.join(", ")))
+    Ok(format!("version 1 ({}): limits work", names.join(", ")))
 }
 
 /// As step 2 does it: below the highest cgroup from ours upwards that is ours to use.

@@ -13,18 +13,28 @@ use super::attempt::{Refused, Seen, in_child};
 use super::{Finding, hint, stops};
 use crate::lab::{self, Who};
 
-/// The newer system calls that we cannot do without: name, number, the Linux that has them first.
-const SYSTEM_CALLS: [(&str, i64, (u32, u32)); 10] = [
-    ("pidfd_send_signal", libc::SYS_pidfd_send_signal, (5, 1)),
-    ("open_tree", libc::SYS_open_tree, (5, 2)),
-    ("move_mount", libc::SYS_move_mount, (5, 2)),
-    ("fsopen", libc::SYS_fsopen, (5, 2)),
-    ("fsmount", libc::SYS_fsmount, (5, 2)),
-    ("clone3", libc::SYS_clone3, (5, 3)),
-    ("pidfd_open", libc::SYS_pidfd_open, (5, 3)),
-    ("openat2", libc::SYS_openat2, (5, 6)),
-    ("close_range", libc::SYS_close_range, (5, 9)),
-    ("mount_setattr", libc::SYS_mount_setattr, (5, 12)),
+/// A release of Linux, as far as it matters.
+type Version = (u32, u32);
+
+/// The newer system calls that we cannot do without: name, number, the Linux that has them first, and who
+/// needs them (who comes later does, too).
+const SYSTEM_CALLS: [(&str, i64, Version, &str); 10] = [
+    ("pidfd_send_signal", libc::SYS_pidfd_send_signal, (5, 1), "step 1"),
+    ("clone3", libc::SYS_clone3, (5, 3), "step 1"),
+    ("pidfd_open", libc::SYS_pidfd_open, (5, 3), "step 1"),
+    ("open_tree", libc::SYS_open_tree, (5, 2), "step 3"),
+    ("move_mount", libc::SYS_move_mount, (5, 2), "step 3"),
+    ("fsopen", libc::SYS_fsopen, (5, 2), "step 3"),
+    ("fsmount", libc::SYS_fsmount, (5, 2), "step 3"),
+    ("openat2", libc::SYS_openat2, (5, 6), "step 3"),
+    ("mount_setattr", libc::SYS_mount_setattr, (5, 12), "step 3"),
+    ("close_range", libc::SYS_close_range, (5, 9), "final"),
+];
+
+/// What we use if it is there, with the Linux that has it first.
+const OPTIONAL: [(&str, Version); 2] = [
+    ("cgroup.kill, so the processes of a group are ended one by one", (5, 14)),
+    ("memory.peak, so step 2 reports no peak", (5, 19)),
 ];
 
 /// A setting below /proc/sys, without the space around it; `None` if this kernel does not have it.
@@ -37,7 +47,7 @@ fn release() -> String {
     setting("kernel.osrelease").unwrap_or_else(|| "?".into())
 }
 
-fn missing_calls() -> Vec<(&'static str, (u32, u32))> {
+fn missing_calls() -> Vec<(&'static str, Version, &'static str)> {
     let missing = |number: i64| {
         // SAFETY: a length or flags of -1 are refused by each of these calls before it does anything,
         // and -1 as an address is never followed.
@@ -45,32 +55,43 @@ fn missing_calls() -> Vec<(&'static str, (u32, u32))> {
             unsafe { libc::syscall(number, -1_i64, -1_i64, -1_i64, -1_i64, -1_i64, -1_i64) };
         Errno::result(result) == Err(Errno::ENOSYS)
     };
-    SYSTEM_CALLS.iter().filter(|call| missing(call.1)).map(|call| (call.0, call.2)).collect()
+    let calls = SYSTEM_CALLS.into_iter().filter(|call| missing(call.1));
+    calls.map(|(name, _, since, step)| (name, since, step)).collect()
 }
 
 pub fn system_calls() -> Seen {
-    let missing: Vec<_> = missing_calls().into_iter().map(|(name, _)| name).collect();
-    if missing.is_empty() {
-        return Ok(format!("Linux {} has all the calls", release()));
+    let release = release();
+    let missing: Vec<_> = missing_calls()
+        .into_iter()
+        .map(|(name, _, step)| format!("{name} (ENOSYS), needed from {step} on"))
+        .collect();
+    if !missing.is_empty() {
+        return Err(Refused::because(missing.join(", ")));
     }
-    Err(Refused::because(missing.join(", ")))
+    Ok(format!("Linux {release} has all the calls{}", without(version(&release))))
+}
+
+fn without(ours: Option<Version>) -> String {
+    let lacks = |since: Version| ours.is_some_and(|ours| ours < since);
+    let lacking: Vec<_> =
+        OPTIONAL.into_iter().filter(|(_, since)| lacks(*since)).map(|(what, _)| what).collect();
+    if lacking.is_empty() { String::new() } else { format!(", but no {}", lacking.join("; no ")) }
 }
 
 pub fn explain_system_calls(refused: &Refused) -> Finding {
-    let needed = missing_calls().iter().map(|(_, since)| *since).max().unwrap_or((5, 12));
-    let cause = format!("Linux {} refuses {} (ENOSYS)", release(), refused.text);
+    let needed = missing_calls().iter().map(|(_, since, _)| *since).max().unwrap_or((5, 12));
+    let cause = format!("Linux {} refuses {}", release(), refused.text);
     if version(&release()).is_some_and(|ours| ours >= needed) {
-        let fix = "lift the seccomp filter: it hides calls that this kernel has (docker run --privileged)";
+        let fix = "lift the seccomp filter that hides calls which this kernel has; if it is an outer \
+                   container's, start that with --privileged";
         return stops(cause, fix);
     }
-    stops(
-        cause,
-        format!("run Linux {}.{} or later, in a virtual machine if need be", needed.0, needed.1),
-    )
+    let (major, minor) = needed;
+    stops(cause, format!("run Linux {major}.{minor} or later, in a virtual machine if need be"))
 }
 
 /// The first two numbers of a release such as 6.1.0-41-amd64.
-fn version(release: &str) -> Option<(u32, u32)> {
+fn version(release: &str) -> Option<Version> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
@@ -236,7 +257,7 @@ pub fn explain_lab(refused: &Refused) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::version;
+    use super::{version, without};
 
     #[test]
     fn releases_are_read() {
@@ -248,5 +269,7 @@ mod tests {
             assert_eq!(version(release), Some(numbers));
         }
         assert_eq!(version("?"), None);
+        assert_eq!(without(Some((6, 1))), "");
+        assert_eq!(without(Some((5, 15))), ", but no memory.peak, so step 2 reports no peak");
     }
 }
