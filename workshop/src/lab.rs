@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
@@ -86,9 +86,12 @@ pub fn run(who: Who, check: bool, inside: impl FnOnce() -> i32) -> Result<ExitSt
     if !uid.is_root() {
         spaces |= CloneFlags::CLONE_NEWUSER;
     }
-    unshare(spaces).context(
-        "cannot make the lab's namespaces; if this system restricts user namespaces, run as root",
-    )?;
+    unshare(spaces).map_err(|errno| {
+        anyhow!(
+            "cannot make the lab's namespaces: {errno}; if this system restricts user namespaces, \
+             run as root\nsee: cargo workshop doctor userns"
+        )
+    })?;
     if !uid.is_root() {
         let inside = if who == Who::LabRoot { (0, 0) } else { (uid.as_raw(), gid.as_raw()) };
         map_ids(inside, (uid, gid))?;

@@ -32,6 +32,7 @@ static TESTS: &[Test] = &[
     test!(a_low_limit_of_processes_is_named, [Plain]),
     test!(a_system_call_hidden_by_seccomp_is_named, [Root, LabRoot, Plain]),
     test!(a_root_without_its_capability_is_in_a_container, [Root]),
+    test!(a_container_is_known_by_its_marks, [Root, LabRoot]),
     test!(a_masked_proc_is_named, [LabRoot]),
     test!(cgroups_are_roots_or_delegated, [Root, Plain]),
     test!(a_delegated_cgroup_is_enough, [Root]),
@@ -247,6 +248,22 @@ fn a_root_without_its_capability_is_in_a_container(_: Who) {
         let outcome = run(&mut doctor, Duration::from_secs(60));
         assert_is(result(name, &outcome), "stops", &[text]);
     }
+}
+
+fn a_container_is_known_by_its_marks(_: Who) {
+    let mark = "/run/.containerenv";
+    fs::write(mark, "").unwrap();
+    assert_says("container", "ok", &["are here, but nothing is forbidden"]);
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    mount(Some("/dev/null"), "/proc/version", none, MsFlags::MS_BIND, none).unwrap();
+    let mut doctor = doctor(&["container"]);
+    // SAFETY: prctl(2) may be called between fork and exec.
+    unsafe { doctor.pre_exec(|| Ok(hide_clone3()?)) };
+    let outcome = run(&mut doctor, Duration::from_secs(60));
+    let texts = &["this is inside", "a seccomp filter refuses", "parts of /proc are hidden"];
+    assert_is(result("container", &outcome), "hint", texts);
+    fs::remove_file(mark).unwrap();
 }
 
 fn a_masked_proc_is_named(_: Who) {

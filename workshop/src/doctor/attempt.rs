@@ -58,13 +58,13 @@ impl Refused {
     }
 }
 
-/// The context of an error that came before the try itself.
+/// The context of an error that came before the try itself, with the check that is about it.
 #[derive(Debug, Clone, Copy)]
-struct Untried;
+struct Untried(&'static str);
 
 impl std::fmt::Display for Untried {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("this cannot be tried")
+        write!(f, "cannot be tried (see the check {})", self.0)
     }
 }
 
@@ -72,8 +72,9 @@ impl std::fmt::Display for Untried {
 ///
 /// Call it from a process with one thread: the child is a copy of the calling thread.
 pub fn in_child(attempt: impl FnOnce() -> Result<String>) -> Seen {
-    let failed =
-        |errno: Errno, what| Refused::from(Error::from(errno).context(what).context(Untried));
+    let failed = |errno: Errno, what| {
+        Refused::from(Error::from(errno).context(what).context(Untried("limits")))
+    };
     let (reader, writer) = pipe().map_err(|errno| failed(errno, "cannot make a pipe"))?;
     // SAFETY: this process has one thread, so its copy may go on with any code.
     match unsafe { fork() }.map_err(|errno| failed(errno, "cannot start a process"))? {
@@ -118,8 +119,9 @@ fn decode(bytes: &[u8]) -> Option<Seen> {
 /// Runs `attempt` in a child with these new namespaces; a plain user gets a user namespace with them,
 /// as in the steps.
 pub fn in_namespaces(spaces: CloneFlags, attempt: impl FnOnce() -> Result<String>) -> Seen {
+    let user = spaces.contains(CloneFlags::CLONE_NEWUSER) || !geteuid().is_root();
     in_child(|| {
-        enter(spaces).context(Untried)?;
+        enter(spaces).context(Untried(if user { "userns" } else { "namespaces" }))?;
         attempt()
     })
 }

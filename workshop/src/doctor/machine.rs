@@ -133,6 +133,7 @@ pub const PRIVILEGED: &str = "start the outer container with --privileged";
 
 /// CAP_SYS_ADMIN (linux/capability.h).
 const SYS_ADMIN: u32 = 21;
+const NO_SYS_ADMIN: &str = "root here lacks CAP_SYS_ADMIN";
 
 /// A line of /proc/self/status.
 fn status(name: &str) -> Option<String> {
@@ -153,7 +154,7 @@ pub fn container() -> Seen {
     let capabilities = status("CapEff").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
     let mut wrong = Vec::new();
     if geteuid().is_root() && capabilities.is_some_and(|mask| mask >> SYS_ADMIN & 1 == 0) {
-        wrong.push("root here lacks CAP_SYS_ADMIN");
+        wrong.push(NO_SYS_ADMIN);
     }
     if inside.is_some() && status("Seccomp").as_deref() == Some("2") {
         wrong.push("a seccomp filter refuses some system calls");
@@ -171,7 +172,13 @@ pub fn container() -> Seen {
 
 pub fn explain_container(refused: &Refused) -> Finding {
     let engine = outer_container().unwrap_or("a container or sandbox");
-    stops(format!("this is inside {engine}, and {}", refused.text), PRIVILEGED)
+    let cause = format!("this is inside {engine}, and {}", refused.text);
+    // The rest matters only if another check stops, too.
+    if refused.text.starts_with(NO_SYS_ADMIN) {
+        stops(cause, PRIVILEGED)
+    } else {
+        hint(cause, format!("if a check below stops: {PRIVILEGED}"))
+    }
 }
 
 pub fn selinux() -> Seen {

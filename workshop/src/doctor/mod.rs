@@ -23,7 +23,6 @@ use std::io::{ErrorKind, Write as _};
 
 use anyhow::{Context as _, Result};
 use colored::{ColoredString, Colorize as _};
-use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use attempt::{Refused, Seen};
@@ -91,10 +90,7 @@ impl Check {
     pub fn run(&self) -> Finding {
         match (self.attempt)() {
             Ok(seen) => Finding::Well(seen),
-            Err(refused) if refused.untried => {
-                let check = if refused.errno == Errno::EAGAIN { "limits" } else { "userns" };
-                Finding::Unseen(format!("{}; see the check {check}", refused.text))
-            }
+            Err(refused) if refused.untried => Finding::Unseen(refused.text),
             Err(refused) => (self.explain)(&refused),
         }
     }

@@ -100,10 +100,7 @@ pub fn explain_overlay(refused: &Refused) -> Finding {
 pub fn explain_overlay_in_user_namespace(refused: &Refused) -> Finding {
     if refused.text.starts_with(REMOVAL) {
         let cause = format!("{}: tmpfs has no attributes user.* before Linux 6.6", refused.text);
-        return hint(
-            cause,
-            "leave the image's directories alone, run as root, or Linux 6.6 or later",
-        );
+        return hint(cause, "Linux 6.6 or later, or run as root");
     }
     let (cause, fix) = match refused.errno {
         Errno::EINVAL => ("overlayfs without userxattr", "Linux 5.11 or later, or run as root"),
