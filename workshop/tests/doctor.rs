@@ -34,7 +34,7 @@ static TESTS: &[Test] = &[
     test!(a_root_without_its_capability_is_in_a_container, [Root]),
     test!(a_container_is_known_by_its_marks, [Root, LabRoot]),
     test!(a_masked_proc_is_named, [LabRoot]),
-    test!(cgroups_are_roots_or_delegated, [Root, Plain]),
+    test!(cgroups_are_roots_or_delegated, [Root, LabRoot, Plain]),
     test!(a_delegated_cgroup_is_enough, [Root]),
     test!(tmp_without_exec_is_named, [Root, LabRoot]),
     test!(a_route_over_the_subnet_is_named, [Root, LabRoot]),
@@ -279,7 +279,11 @@ fn cgroups_are_roots_or_delegated(who: Who) {
     let version = if v1 { "version 1" } else { "version 2" };
     match who {
         Who::Root => assert_says("cgroup-delegation", "ok", &[version, "limits work"]),
-        _ if v1 => assert_says("cgroup-delegation", "stops", &[version, "limits take root here"]),
+        _ if v1 => assert_says(
+            "cgroup-delegation",
+            "stops",
+            &[version, "limits take root of the machine here"],
+        ),
         _ => assert_says("cgroup-delegation", "stops", &[version, "not yours to write"]),
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, geteuid};
 
-use super::attempt::{Refused, Seen};
+use super::attempt::{Refused, Seen, in_first_user_namespace};
 use super::machine::{PRIVILEGED, outer_container};
 use super::{Finding, stops};
 
@@ -104,8 +104,9 @@ fn make_and_remove(parent: &Path) -> Result<()> {
 
 pub fn explain_delegation(refused: &Refused) -> Finding {
     let cause = &refused.text;
+    let root = geteuid().is_root() && in_first_user_namespace();
     let systemd = Path::new("/run/systemd/system").exists();
-    if outer_container().is_some() && (geteuid().is_root() || refused.errno == Errno::EROFS) {
+    if outer_container().is_some() && (root || refused.errno == Errno::EROFS) {
         return stops(cause, PRIVILEGED);
     }
     if cause.contains("lacks the controllers") {
@@ -113,16 +114,16 @@ pub fn explain_delegation(refused: &Refused) -> Finding {
                    then log in anew";
         return stops(cause, if systemd { fix } else { "run as root" });
     }
-    if cause.starts_with("version 2") && !geteuid().is_root() && systemd {
+    if cause.starts_with("version 2") && !root && systemd {
         return stops(
             cause,
             "get a shell in a cgroup of yours: systemd-run --user --scope -p Delegate=yes $SHELL",
         );
     }
-    if cause.starts_with("version 1") && !geteuid().is_root() {
+    if cause.starts_with("version 1") && !root {
         return stops(
             format!("{cause}; version 1 cannot be delegated safely"),
-            "limits take root here: sudo",
+            "limits take root of the machine here: sudo",
         );
     }
     if cause.starts_with("no cgroup") {

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 
-use super::attempt::{Refused, Seen, in_child, in_namespaces};
+use super::attempt::{Refused, Seen, in_child, in_first_user_namespace, in_namespaces};
 use super::machine::{PRIVILEGED, outer_container};
 use super::{Finding, hint, stops, stops_plain_users};
 
@@ -73,10 +73,7 @@ fn mount_overlay() -> Result<&'static Path> {
         fs::create_dir(Path::new("/tmp").join(name))?;
     }
     fs::write("/tmp/lower/directory/file", "")?;
-    let map = fs::read_to_string("/proc/self/uid_map")?;
-    // In the first user namespace every id is itself; in others overlayfs needs the option (Linux 5.11).
-    let first = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    let option = if first { "" } else { ",userxattr" };
+    let option = if in_first_user_namespace() { "" } else { ",userxattr" }; // Linux 5.11
     let options = format!("lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work{option}");
     mount_new("overlay", "/tmp/overlay", &options)?;
     Ok(Path::new("/tmp/overlay"))
