@@ -32,9 +32,13 @@ pub struct Hierarchy {
 
 /// What is mounted here.
 pub fn hierarchies() -> Result<Vec<Hierarchy>> {
-    let read =
-        |path: &str| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
     Ok(parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
+}
+
+/// Reads a file in which others have named things, mounts or cgroups, maybe not in UTF-8.
+pub(crate) fn read(path: &str) -> Result<String> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {path}"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Finds the hierarchies in the texts of /proc/self/mountinfo (proc_pid_mountinfo(5)) and
@@ -104,13 +108,14 @@ fn lines(cgroup: &str) -> impl Iterator<Item = (&str, &str)> {
 fn unescape(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| first == b'\\')
-        {
-            Some(byte) => (bytes.push(byte), rest = &tail[3..]).1,
-            None => (bytes.push(first), rest = tail).1,
-        }
+    while let Some((&(mut first), tail)) = rest.split_first() {
+        (first, rest) = match tail {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] if first == b'\\' => {
+                ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), tail)
+            }
+            _ => (first, tail),
+        };
+        bytes.push(first);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -162,6 +167,6 @@ mod tests {
     #[test]
     fn nonsense_is_passed_over() {
         assert_eq!(parse("\n - \na b - cgroup2\n1 2 3 4 5 - cgroup x", "::\n0\n"), []);
-        assert_eq!(unescape(r"/a\040b\9\04"), r"/a b\9\04");
+        assert_eq!(unescape(r"/a\040b\9\04\+40"), r"/a b\9\04\+40");
     }
 }
