@@ -24,7 +24,7 @@ mod network;
 mod pool;
 mod rtnetlink;
 
-pub use args::Args;
+pub use args::{Args, parse_link_name};
 pub use cidr::Cidr;
 pub use network::{Network, loopback_up};
 pub use pool::{Lease, Pool};

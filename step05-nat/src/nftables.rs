@@ -254,7 +254,10 @@ fn comment(text: &str) -> Vec<u8> {
 }
 
 fn comment_of(userdata: &[u8]) -> Option<String> {
-    (*userdata.first()? == 0).then(|| text_of(&userdata[2..]))
+    match userdata {
+        [0, len, text @ ..] => text.get(..usize::from(*len)).map(text_of),
+        _ => None,
+    }
 }
 
 /// `add table ip NAME { comment TEXT }`
