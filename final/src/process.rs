@@ -43,6 +43,14 @@ impl Process {
         prctl::set_dumpable(false).context("cannot close ourselves to other processes")?;
         // A file that our caller left open could be a way out of the container (CVE-2024-21626).
         close_on_exec_from(3).context("cannot mark the open files close-on-exec")?;
+        // An ignored signal stays ignored by an exec, and our caller may have been careless with that.
+        // Those two we need ourselves up to the exec, which sees to them.
+        let ours = [libc::SIGPIPE, libc::SIGXFSZ];
+        for number in (1..=libc::SIGRTMAX()).filter(|number| !ours.contains(number)) {
+            // SAFETY: the action is the kernel's default, no code of ours. It fails for SIGKILL,
+            // SIGSTOP and two of libc's own, which cannot be ignored.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
         // A new session has no controlling terminal, so no way to type into the user's.
         setsid().context("cannot start a session")?;
         security::new_session_keyring()
