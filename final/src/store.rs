@@ -197,7 +197,8 @@ impl Store {
         for mut container in self.list()? {
             if container.is_stale() {
                 container.end_orphan()?;
-                container.finish(137)?; // what a shell says of a process that SIGKILL ended
+                // 137 is what a shell says of a process that SIGKILL ended.
+                container.finish(137).unwrap_or_else(|error| warn(&format!("{error:#}")));
             }
         }
         for entry in fs::read_dir(&self.0)? {

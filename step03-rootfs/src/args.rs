@@ -89,10 +89,9 @@ impl Volume {
 /// Reads a path inside the container: absolute, and with no `..` that would make it mean another.
 pub fn parse_inside(path: &str) -> Result<PathBuf> {
     ensure!(path.starts_with('/'), "{path:?} must be an absolute path in the container");
-    let path = Path::new(path);
     ensure!(
-        !path.components().any(|part| part == Component::ParentDir),
+        !Path::new(path).components().any(|part| part == Component::ParentDir),
         "{path:?} must not contain .."
     );
-    Ok(path.to_owned())
+    Ok(path.into())
 }

@@ -22,14 +22,17 @@ fn long() -> String {
     "x".repeat(5000)
 }
 
-pub fn nonsense_for_run_is_named(_: Who) {
-    let fifo = &*format!("{}/fifo", scratch());
-    mkfifo(fifo, Mode::S_IRWXU).unwrap();
+/// Runs containers that cannot be.
+fn refuse(table: &[(&[&str], &[&str])]) {
+    for (words, named) in table {
+        check(words, &final_(&[&["run", "--rm"], *words].concat()), 125, named);
+    }
+}
+
+pub fn nonsense_as_a_size_or_name_is_named(_: Who) {
     let (long, escapes) = (&*long(), ESCAPES);
-    let long_path = &*format!("/{long}");
-    let many_cpus = &*["0-65535"; 5000].join(",");
-    let dots = &*format!("{}etc/passwd", "../".repeat(100));
-    for (words, named) in [
+    let many_cpus = &*format!("0{}", ",0-65535".repeat(5000));
+    refuse(&[
         // sizes
         (&["--memory", "0"][..], &["0 bytes", "6m"][..]),
         (&["--memory", ""], &["--memory", "size"]),
@@ -91,6 +94,16 @@ pub fn nonsense_for_run_is_named(_: Who) {
         (&["--publish", "8000-8010:80"], &["\"8000-8010\" is not a port"]),
         (&["--publish", escapes], &["HOST:CONTAINER"]),
         (&["--publish", "80:80", "--net", "none"], &["--net bridge"]),
+    ]);
+}
+
+pub fn nonsense_as_a_file_or_flag_is_named(_: Who) {
+    let (long, escapes) = (&*long(), ESCAPES);
+    let long_path = &*format!("/{long}");
+    let dots = &*format!("{}etc/passwd", "../".repeat(100));
+    let fifo = &*format!("{}/fifo", scratch());
+    mkfifo(fifo, Mode::S_IRWXU).unwrap();
+    refuse(&[
         // files
         (&["--volume", ""], &["SRC:DST"]),
         (&["--volume", "/usr"], &["SRC:DST"]),
@@ -129,14 +142,12 @@ pub fn nonsense_for_run_is_named(_: Who) {
         (&["--user", "nobody"], &["--user"]),
         (&["--cap-add", "ALL"], &["--cap-add"]),
         (&["-t", "-i"], &["not a terminal"]),
-    ] {
-        check(&words, &final_(&[&["run", "--rm"], words].concat()), 125, named);
-    }
+    ]);
     fs::remove_file(fifo).unwrap();
 }
 
 pub fn nonsense_for_a_bridge_is_named(_: Who) {
-    for (words, named) in [
+    refuse(&[
         (&["--bridge", "lo"][..], &["lo", "not ours", "--bridge"][..]),
         (&["--subnet", "127.0.0.0/8"], &["--subnet", "127.0.0.0/8"]),
         (&["--subnet", "0.0.0.0/8"], &["--subnet", "0.0.0.0/8"]),
@@ -148,9 +159,7 @@ pub fn nonsense_for_a_bridge_is_named(_: Who) {
         (&["--ip", "192.0.2.1"], &["192.0.2.1", "10.77.0.0/24"]),
         (&["--publish", "80:80", "--publish", "80:81"], &["80/tcp is published twice"]),
         (&["--publish", "192.0.2.9:80:80"], &["192.0.2.9 is not an address"]),
-    ] {
-        check(&words, &final_(&[&["run", "--rm"], words, &["host", "true"]].concat()), 125, named);
-    }
+    ]);
 }
 
 pub fn nonsense_for_the_steps_is_named(_: Who) {
@@ -282,7 +291,7 @@ pub fn programs_that_cannot_run_are_126_or_127(_: Who) {
     // The container's environment takes one half of the room that there is, and ours the other.
     let big: Vec<String> = (0..9).map(|n| format!("A{n}={longest}")).collect();
     let mut words = vec!["run", "--rm", "--name", "full"];
-    big.iter().for_each(|variable| words.extend(["-e", variable]));
+    words.extend(big.iter().flat_map(|variable| ["-e", variable]));
     words.extend(["host", "sleep", "1000"]);
     let mut runtime = command(BINARY, &words);
     let runtime = runtime.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -5,6 +5,9 @@
 #![allow(clippy::wildcard_imports, reason = "the table below names every test, or it is dead code")]
 
 mod arguments;
+mod caller;
+mod ends;
+mod images;
 
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -15,16 +18,38 @@ use workshop::test;
 const BINARY: &str = env!("CARGO_BIN_EXE_final");
 
 use arguments::*;
+use caller::*;
+use ends::*;
+use images::*;
 
 static TESTS: &[Test] = &[
     // arguments.rs
-    test!(nonsense_for_run_is_named, [Root, LabRoot, Plain]),
+    test!(nonsense_as_a_size_or_name_is_named, [Root, LabRoot, Plain]),
+    test!(nonsense_as_a_file_or_flag_is_named, [Root, LabRoot, Plain]),
     test!(nonsense_for_a_bridge_is_named, [Root, LabRoot]),
     test!(nonsense_for_the_steps_is_named, [Root, Plain]),
     test!(nonsense_for_the_other_verbs_is_named, [Root, LabRoot, Plain]),
     test!(programs_that_cannot_run_are_126_or_127, [Root, Plain]),
     test!(what_is_not_utf_8_is_refused, [Root, Plain]),
     test!(a_program_may_call_itself_anything, [Root, LabRoot, Plain]),
+    // images.rs
+    test!(images_that_lead_outside_change_nothing_there, [Root, LabRoot, Plain]),
+    test!(images_with_the_wrong_kind_of_file, [Root, LabRoot, Plain]),
+    // ends.rs
+    test!(a_full_disk, [Root, LabRoot]),
+    test!(a_read_only_state_directory, [Root, LabRoot]),
+    test!(garbage_in_the_state_directory, [Root, LabRoot, Plain]),
+    test!(no_more_open_files, [Root, LabRoot, Plain]),
+    test!(no_more_processes, [Plain]),
+    test!(no_more_memory, [Root, LabRoot, Plain]),
+    test!(no_file_may_grow, [Root, LabRoot, Plain]),
+    // caller.rs
+    test!(outputs_that_take_nothing, [Root, LabRoot, Plain]),
+    test!(closed_standard_files, [Root, LabRoot, Plain]),
+    test!(signals_that_the_caller_ignores_or_blocks, [Root, LabRoot, Plain]),
+    test!(a_umask_that_takes_everything, [Root, LabRoot, Plain]),
+    test!(a_working_directory_that_is_gone, [Root, Plain]),
+    test!(an_odd_environment, [Plain]),
 ];
 
 fn main() -> ExitCode {
