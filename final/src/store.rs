@@ -346,7 +346,7 @@ fn make_or_check(path: &Path) -> Result<()> {
 }
 
 impl State {
-    /// Reads and checks state.json in the directory, which has the container's id as its name.
+    /// Reads state.json in the directory, if it is there.
     fn load(directory: &Path) -> Result<Option<Self>> {
         let text = match fs::read(directory.join("state.json")) {
             Err(error)
@@ -356,15 +356,17 @@ impl State {
             }
             text => text?,
         };
-        let state: Self = serde_json::from_slice(&text)?;
-        ensure!(
-            directory.ends_with(&state.id)
-                && state.id.len() == 64
-                && state.id.bytes().all(|b| b.is_ascii_hexdigit()),
-            "its id is not the directory's name"
-        );
+        let name = directory.file_name().unwrap_or_default();
+        Self::parse(&text, &name.to_string_lossy()).map(Some)
+    }
+
+    /// Reads and checks the text of the state.json of container `id`.
+    pub fn parse(text: &[u8], id: &str) -> Result<Self> {
+        let state: Self = serde_json::from_slice(text)?;
+        let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        ensure!(is_id && state.id == id, "its id is not the directory's name");
         parse_name(&state.name)?;
-        Ok(Some(state))
+        Ok(state)
     }
 
     /// The state of a container that is about to be made.

@@ -197,7 +197,7 @@ fn run_limited(resource: Resource, limit: u64, named: &[&str]) -> bool {
     let swept = final_(&["gc"]);
     assert_eq!((swept.status, &*swept.stderr), (Some(0), ""), "{what:?}: {ended:?}");
     assert_eq!(final_(&["ps", "--all", "--quiet"]).stdout, "", "{what:?}: {ended:?}");
-    if !is_loaders(&ended) && ended.status != Some(0) {
+    if !is_loaders(&ended, resource) && ended.status != Some(0) {
         check(&what, &ended, 125, &[]);
         let is_named = named.iter().any(|name| ended.stderr.contains(name));
         assert!(is_named, "{what:?}: one of {named:?} should be in it: {ended:?}");
@@ -205,13 +205,13 @@ fn run_limited(resource: Resource, limit: u64, named: &[&str]) -> bool {
     ended.status == Some(0)
 }
 
-/// Whether it was not our program that failed, but the loading of it or of the container's; without
+/// Whether it was not our program that failed, but the loading of it or of the container's. Without
 /// memory a program can only be aborted.
-fn is_loaders(ended: &Outcome) -> bool {
-    ["error while loading shared libraries", "memory allocation of", "failed to map segment"]
+fn is_loaders(ended: &Outcome, resource: Resource) -> bool {
+    ["error while loading shared libraries", "failed to map segment"]
         .iter()
         .any(|text| ended.stderr.contains(text))
-        || (ended.stderr.is_empty() && ended.status.is_none())
+        || (resource == Resource::RLIMIT_AS && ended.status.is_none())
 }
 
 pub fn no_more_open_files(_: Who) {
