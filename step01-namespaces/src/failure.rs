@@ -105,7 +105,8 @@ const LONGEST_WORD: usize = 300;
 
 /// Text that may hold anything, such as the name of a file, so that it cannot command the terminal
 /// (move the cursor, forge a line) nor flood it.
-fn printable(text: &str) -> String {
+#[must_use]
+pub fn printable(text: &str) -> String {
     let mut shown = String::new();
     let mut word = 0;
     for character in text.chars() {

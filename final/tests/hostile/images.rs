@@ -151,3 +151,17 @@ pub fn images_with_the_wrong_kind_of_file(_: Who) {
     let words = ["run", "--rm", empty.to_str().unwrap(), "true"];
     check(&words, &final_(&words), 127, &["cannot execute true"]);
 }
+
+pub fn an_image_with_a_name_that_commands_the_terminal(_: Who) {
+    let image = Image::new();
+    let odd = image.0.with_file_name("a\x1b[2J\nb");
+    fs::rename(&image.0, &odd).unwrap();
+    let words = ["run", "--name", "box", "-v", "/usr:/usr:ro", odd.to_str().unwrap(), "true"];
+    let ended = final_(&words);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    let listed = final_(&["ps", "--all"]).stdout;
+    assert!(listed.contains(r"/a\u{1b}[2J\nb ") && listed.lines().count() == 2, "{listed:?}");
+    assert!(!listed.contains('\x1b'), "{listed:?}");
+    assert_eq!(final_(&["rm", "box"]).status, Some(0));
+    fs::rename(&odd, &image.0).unwrap();
+}

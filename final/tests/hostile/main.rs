@@ -35,6 +35,7 @@ static TESTS: &[Test] = &[
     // images.rs
     test!(images_that_lead_outside_change_nothing_there, [Root, LabRoot, Plain]),
     test!(images_with_the_wrong_kind_of_file, [Root, LabRoot, Plain]),
+    test!(an_image_with_a_name_that_commands_the_terminal, [Root, LabRoot, Plain]),
     // ends.rs
     test!(a_full_disk, [Root, LabRoot]),
     test!(a_read_only_state_directory, [Root, LabRoot]),
