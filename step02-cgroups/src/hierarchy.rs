@@ -4,7 +4,7 @@
 //! all. Many hosts of the years between have both, the "hybrid": then each controller is in one
 //! of them only, whichever took it first.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -81,8 +81,9 @@ fn parse_line(line: &str, cgroup: &str) -> Option<Hierarchy> {
     };
     // Inside a container the mount may begin at a place deep in the host's tree. A path that is
     // not below it, or leads up from a cgroup namespace's root, cannot be seen: use the top.
-    let below = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(""));
-    let below = if below.starts_with("..") { Path::new("") } else { below };
+    let is_below =
+        |path: &&Path| path.components().all(|part| matches!(part, Component::Normal(_)));
+    let below = Path::new(path).strip_prefix(&root).ok().filter(is_below).unwrap_or(Path::new(""));
     let mount = PathBuf::from(mount);
     Some(Hierarchy { version, controllers, own: mount.join(below), mount })
 }
@@ -167,6 +168,9 @@ mod tests {
     #[test]
     fn nonsense_is_passed_over() {
         assert_eq!(parse("\n - \na b - cgroup2\n1 2 3 4 5 - cgroup x", "::\n0\n"), []);
+        // Found by fuzzing: an empty root, below which every path is.
+        let found = parse("1 2 0:3  /m rw - cgroup2 c rw", "0::/etc");
+        assert_eq!(found[0].own.to_str(), Some("/m/"));
         assert_eq!(unescape(r"/a\040b\9\04\+40"), r"/a b\9\04\+40");
     }
 }

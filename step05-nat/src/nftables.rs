@@ -419,3 +419,17 @@ impl Nftables {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{comment, comment_of};
+
+    #[test]
+    fn comments_are_read_back_and_other_notes_passed_over() {
+        assert_eq!(comment_of(&comment("10.77.0.2")).as_deref(), Some("10.77.0.2"));
+        // Tables of others: not a comment, cut off, empty, and longer than it is.
+        for other in [&[1, 2, b'x', 0][..], &[0], &[], &[0, 9, b'x', 0]] {
+            assert_eq!(comment_of(other), None, "{other:?}");
+        }
+    }
+}
