@@ -18,7 +18,8 @@ fuzz_target!(|text: &str| {
     if let Ok(volume) = Volume::parse(text) {
         assert!(is_inside(&volume.destination) && volume.destination != Path::new("/"));
         assert_eq!(volume.source, std::fs::canonicalize(&volume.source).unwrap());
-        if let (Some(source), false) = (volume.source.to_str(), text.contains("::")) {
+        // A link may lead to what cannot be written here.
+        if let Some(source) = volume.source.to_str().filter(|source| !source.contains(':')) {
             let mode = if volume.read_only { "ro" } else { "rw" };
             let again = format!("{source}:{}:{mode}", volume.destination.display());
             assert_eq!(Volume::parse(&again).unwrap(), volume);
