@@ -43,6 +43,10 @@ impl Process {
         prctl::set_dumpable(false).context("cannot close ourselves to other processes")?;
         // A file that our caller left open could be a way out of the container (CVE-2024-21626).
         close_on_exec_from(3).context("cannot mark the open files close-on-exec")?;
+        // An ignored signal stays ignored by an exec, and our caller may have been careless with that.
+        // Those two we need ourselves up to the exec, which sees to them.
+        let ours = [libc::SIGPIPE, libc::SIGXFSZ];
+        (1..=64).filter(|number| !ours.contains(number)).for_each(default_action);
         // A new session has no controlling terminal, so no way to type into the user's.
         setsid().context("cannot start a session")?;
         security::new_session_keyring()
@@ -93,6 +97,17 @@ impl Process {
 pub fn at_terminal() -> bool {
     use std::io::IsTerminal as _;
     stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
+/// rt_sigaction(2), as libc's does not touch two signals that it has for itself. SIGKILL and SIGSTOP
+/// have no other action, and say so.
+fn default_action(signal: libc::c_int) {
+    // The kernel's struct sigaction: SIG_DFL, no flags, no restorer, an empty mask.
+    let (action, none) = ([0_u64; 4], std::ptr::null::<u64>());
+    // SAFETY: the action has the kernel's layout and outlives the call; a null old one is allowed.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), none, size_of::<u64>())
+    };
 }
 
 fn close_on_exec_from(first: libc::c_uint) -> nix::Result<()> {

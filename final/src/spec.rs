@@ -107,9 +107,9 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
     let spec = json!({
         "ociVersion": "1.2.0",
         "hostname": hostname,
-        "root": { "path": rootfs },
+        "root": { "path": utf8(rootfs)? },
         "process": process(args, request, &hostname)?,
-        "mounts": mounts(args, request, namespaces),
+        "mounts": mounts(args, request, namespaces)?,
         "annotations": annotations(args, request),
         "linux": {
             "namespaces": Namespace::ALL
@@ -175,7 +175,7 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
     }))
 }
 
-fn mounts(args: &RunArgs, request: &Request, namespaces: Namespaces) -> Vec<Value> {
+fn mounts(args: &RunArgs, request: &Request, namespaces: Namespaces) -> Result<Vec<Value>> {
     let volumes = args.volume.iter().map(|v| Mount::bind(&v.source, &v.destination, v.read_only));
     request
         .image
@@ -186,14 +186,20 @@ fn mounts(args: &RunArgs, request: &Request, namespaces: Namespaces) -> Vec<Valu
         .chain(request.image.mounts())
         .chain(volumes)
         .map(|mount| {
-            json!({
-                "destination": mount.destination,
+            Ok(json!({
+                "destination": utf8(&mount.destination)?,
                 "type": mount.kind,
-                "source": mount.source,
+                "source": utf8(&mount.source)?,
                 "options": mount.options,
-            })
+            }))
         })
         .collect()
+}
+
+/// A path as text. It may be where a link leads, and so not as it was on the command line.
+fn utf8(path: &Path) -> Result<&str> {
+    let text = path.to_str();
+    text.with_context(|| format!("config.json is UTF-8, and {} is not", path.display()))
 }
 
 /// A layer as a mount: an overlay whose upper directory is left to us.

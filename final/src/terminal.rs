@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
-use step01_namespaces::{Child, Signals};
+use step01_namespaces::{Child, Signals, warn};
 use step03_rootfs::{Root, sys};
 
 /// The child's side: opens a new terminal in the container and makes it the standard input,
@@ -70,7 +70,7 @@ impl RawMode {
 impl Drop for RawMode {
     fn drop(&mut self) {
         if let Err(error) = tcsetattr(stdin(), SetArg::TCSADRAIN, &self.0) {
-            eprintln!("cannot restore the terminal: {error}; type: stty sane");
+            warn(&format!("cannot restore the terminal: {error}; type: stty sane"));
         }
     }
 }

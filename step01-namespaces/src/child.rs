@@ -14,7 +14,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
-use crate::{Channel, Failure, Message, Namespace, Namespaces, Signals, see, write_id_maps};
+use crate::{
+    Channel, Failure, Message, Namespace, Namespaces, Signals, caller, see, warn, write_id_maps,
+};
 
 /// What the child's set-up hands over: the program to become, and the container's terminal.
 #[derive(Debug)]
@@ -169,7 +171,7 @@ impl Drop for Child {
         if self.status.is_none() {
             let ended = self.kill(Signal::SIGKILL).and_then(|()| self.reap());
             if let Err(error) = ended {
-                eprintln!("cannot end the container's first process: {error:#}");
+                warn(&format!("cannot end the container's first process: {error:#}"));
             }
         }
     }
@@ -201,8 +203,8 @@ fn prepare_and_exec<P: Into<Prepared>>(
     };
     match prepare() {
         Ok(mut command) => {
-            // The parent's signals are blocked in its copy too, and an exec keeps that. (SIGPIPE,
-            // which Rust ignores, command.exec() gives its default action again.)
+            caller::restore_for_exec();
+            // The parent's signals are blocked in its copy too, and an exec keeps that.
             if let Err(errno) = SigSet::empty().thread_set_mask() {
                 return Failure::from(anyhow!(errno).context("cannot unblock signals"));
             }

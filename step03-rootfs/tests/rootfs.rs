@@ -563,7 +563,7 @@ fn what_cannot_be_is_refused_with_the_reason(_: Who) {
     let (here, file) = (scratch.path(""), scratch.file("file", ""));
     let volume = |end: &str| format!("{here}{end}");
     for (words, why) in [
-        (["-v", "/not/there:/x"], "no such file or directory on the host: /not/there"),
+        (["-v", "/not/there:/x"], "cannot take \"/not/there\" from the host: No such file"),
         (["-v", &volume(":x")], "must be an absolute path"),
         (["-v", &volume(":/x/../y")], "must not contain .."),
         (["-v", &volume(":/")], "cannot be mounted on /"),

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use step01_namespaces::{Namespace, Namespaces, see};
+use step01_namespaces::{Namespace, Namespaces, see, warn};
 
 use crate::{Args, Cidr, Lease, Pool, Rtnetlink, explain, netlink};
 
@@ -134,7 +134,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         if let Err(error) = self.leave() {
-            eprintln!("cannot clean up the network: {error:#}");
+            warn(&format!("cannot clean up the network: {error:#}"));
         }
     }
 }

@@ -200,6 +200,18 @@ impl Running {
         running
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end, and returns its exit status.
+    #[must_use]
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.wait().expect("our own child").code()
+    }
+
     /// Kills it: a runtime cannot clean up then.
     pub fn kill(mut self) {
         self.child.kill().expect("our own child");
