@@ -16,7 +16,9 @@
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
+//! | [`drill`] | labs with one fault, for learners to find and repair |
 
+pub mod drill;
 pub mod internet;
 pub mod lab;
 pub mod probe;

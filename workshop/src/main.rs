@@ -28,14 +28,20 @@ enum Verb {
         #[arg(trailing_var_arg = true)]
         command: Vec<OsString>,
     },
+
+    /// Open a lab in which one thing is broken: find it, repair it, check it
+    Break(workshop::drill::Args),
 }
 
 fn main() -> ExitCode {
     if let Some(status) = workshop::probe::main() {
         return status;
     }
-    let Verb::Lab { plain, command } = Cli::parse().verb;
-    match open_lab(plain, command) {
+    let done = match Cli::parse().verb {
+        Verb::Lab { plain, command } => open_lab(plain, command),
+        Verb::Break(args) => workshop::drill::main(&args),
+    };
+    match done {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("error: {error:#}");

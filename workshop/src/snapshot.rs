@@ -68,7 +68,7 @@ impl Snapshot {
 }
 
 /// Every nf_tables object, as the kernel's own bytes.
-fn firewall() -> Result<Vec<String>> {
+pub(crate) fn firewall() -> Result<Vec<String>> {
     const SUBSYSTEM: u16 = 10 << 8; // NFNL_SUBSYS_NFTABLES
     const REQUEST_DUMP: u16 = 0x301;
     let kinds = [("table", 1), ("chain", 4), ("rule", 7)];
