@@ -86,9 +86,16 @@ const BASE: &str = "/run/drill";
 /// What the drills' shell texts have in common: a container with our server in it.
 const PRELUDE: &str = "
 fetch() { probe @get \"$@\" 2>&1; }
+background() { { \"$@\" || touch /run/drill/failed; } >/dev/null 2>>/run/drill/log & }
 serve() {
-    final run --rm -v \"$PROBE:/probe:ro\" \"$@\" host \
-        sh -c '/probe @serve 0.0.0.0:80 & wait' >/dev/null 2>>/run/drill/log &
+    background final run --rm -v \"$PROBE:/probe:ro\" \"$@\" host \
+        sh -c '/probe @serve 0.0.0.0:80 & wait'
+}
+joinable() {
+    until final exec \"$1\" true 2>/dev/null; do
+        [ ! -e /run/drill/failed ] || exit 1
+        sleep 0.1
+    done
 }
 from_web() { final exec web /probe @get \"$@\" 2>&1; }
 ";
@@ -196,7 +203,7 @@ fn session(drill: &Drill) -> Result<i32> {
              cat /proc/...), and repair that.\nweb is a container, `final ps` lists it, and `pid web` \
              is its first process as seen from here.\n`probe @get ADDRESS:PORT` is a small curl; in \
              web it is /probe.\nThen: check. For help: hint, answer. Leave with: exit",
-            drill.ticket
+            wrapped(drill.ticket)
         );
         let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
         let status = Command::new(&shell)
@@ -234,11 +241,7 @@ fn furnish(drill: &Drill) -> Result<()> {
 /// Starts what there is, keeps its state, breaks it, and keeps that state, too.
 fn bring_up(drill: &Drill) -> Result<()> {
     let up = sh(drill.up)?;
-    let ready = "n=0
-        until probe @get 10.77.0.2:80 | grep -q hello; do
-            n=$((n + 1)); [ $n -lt 100 ] || exit 1
-            sleep 0.1
-        done";
+    let ready = "joinable web; until fetch 10.77.0.2:80 | grep -q hello; do sleep 0.1; done";
     if !up.status.success() || !sh(ready)?.status.success() {
         let log = fs::read_to_string(Path::new(BASE).join("log")).unwrap_or_default();
         let log = log.trim();
@@ -266,7 +269,7 @@ fn inside(command: &str, words: &[String]) -> Result<u8> {
     match command {
         "check" => return check(drill),
         "hint" => hint(drill)?,
-        "answer" => println!("{}\n\n{}", drill.answer, indented(drill.repair)),
+        "answer" => println!("{}\n\n{}", wrapped(drill.answer), indented(drill.repair)),
         "pid" => {
             let name = words.first().context("pid takes a container's name: pid web")?;
             println!("{}", state::container(name)?.pid);
@@ -307,7 +310,7 @@ fn hint(drill: &Drill) -> Result<()> {
     let given = fs::read_to_string(&path).map_or(0, |marks| marks.len());
     match drill.hints.get(given) {
         Some(hint) => {
-            println!("{}/{}: {hint}", given + 1, drill.hints.len());
+            println!("{}", wrapped(&format!("{}/{}: {hint}", given + 1, drill.hints.len())));
             fs::write(&path, "x".repeat(given + 1))?;
         }
         None => println!("That was the last hint. `answer` has the cause and the repair."),
@@ -332,6 +335,23 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
+/// Breaks the lines where a terminal would do so in the middle of a word.
+fn wrapped(text: &str) -> String {
+    const WIDTH: usize = 90;
+    let mut lines: Vec<String> = Vec::new();
+    for paragraph in text.lines() {
+        lines.push(String::new());
+        for word in paragraph.split(' ') {
+            match lines.last_mut() {
+                Some(line) if line.is_empty() => line.push_str(word),
+                Some(line) if line.len() + word.len() < WIDTH => *line += &format!(" {word}"),
+                _ => lines.push(word.to_owned()),
+            }
+        }
+    }
+    lines.join("\n")
+}
+
 /// The drills as Markdown: the second half of the book's page.
 #[must_use]
 pub fn book() -> String {
@@ -340,7 +360,8 @@ pub fn book() -> String {
         format!("<details><summary>{summary}</summary>\n\n{body}\n\n</details>\n\n")
     };
     for (index, drill) in drills().enumerate() {
-        page += &format!("## {}. {}\n\n> {}\n\n", index + 1, drill.title, drill.ticket);
+        let ticket = drill.ticket.replace('\n', "\\\n> ");
+        page += &format!("## {}. {}\n\n> {ticket}\n\n", index + 1, drill.title);
         let hints: Vec<_> = drill.hints.iter().map(|hint| format!("1. {hint}")).collect();
         page += &details("Hints", &hints.join("\n"));
         let answer = format!("{}\n\n```sh\n{}\n```", drill.answer, drill.repair.trim());

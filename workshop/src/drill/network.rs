@@ -142,7 +142,7 @@ case $answer in *198.51.100.10*) ;; *) echo \"web asked 198.51.100.1: $answer\";
         up: "
 serve --name web -p 8080:80 --ip 10.77.0.2
 serve --name office --bridge office0 --subnet 10.88.0.0/24
-until final exec office true 2>/dev/null; do sleep 0.1; done
+joinable office
 nft -f - <<'END'
 table inet corp {
     chain forward {
@@ -191,7 +191,7 @@ nft add rule inet corp forward oifname workshop0 accept",
             ),
             (
                 "nft add chain inet corp forward '{ policy accept; }'",
-                "- nft inet corp forward: type filter hook forward priority 10; policy drop;",
+                "- nft inet corp forward: type filter hook forward",
             ),
         ],
     },
@@ -239,8 +239,9 @@ case $answer in *198.51.100.10*) ;; *) echo \"web asked 198.51.100.1: $answer\";
         limits: false,
         up: "
 serve --name web -p 8080:80 --ip 10.77.0.2
-final run --rm --name db --ip 10.77.0.3 host sh -c 'sleep 100000 & wait' 2>>/run/drill/log &
-until final exec db true 2>/dev/null; do sleep 0.1; done",
+joinable web
+background final run --rm --name db --ip 10.77.0.3 host sh -c 'sleep 100000 & wait'
+joinable db # the bridge asks its newest port first, so db's answer will win",
         fault: "
 nsenter -t \"$(pid db)\" -n ip address add 10.77.0.2/24 dev eth0
 ip neigh flush dev workshop0",
@@ -272,7 +273,11 @@ ip neigh flush dev workshop0",
 ip neigh replace 10.77.0.2 lladdr $mac dev workshop0 nud permanent",
                 "+ db: address 10.77.0.2/24 on eth0",
             ),
-            ("final rm -f db", "- db: process"),
+            (
+                "final rm -f db
+while [ $(ls /sys/class/net/workshop0/brif | wc -l) -gt 1 ]; do sleep 0.1; done",
+                "- db: process",
+            ),
         ],
     },
 ];

@@ -45,9 +45,9 @@ done",
     },
     Drill {
         name: "sigterm-ignored",
-        title: "Every deployment takes five seconds too long",
+        title: "Every deployment takes three seconds too long",
         ticket: "From the customers: \"At each of your deployments my running request is cut off.\"\n\
-                 From a developer: \"/run/web/deploy ends web with SIGTERM, but web does not end; after five \
+                 From a developer: \"/run/web/deploy ends web with SIGTERM, but web does not end; after three \
                  seconds comes SIGKILL.\ndeploy is the company's, leave it alone. web's own is \
                  /run/web/start.\"",
         needs: &[],
@@ -67,13 +67,13 @@ running() { final ps $1 | grep -q ' web$'; }
 if running; then
     final kill -s TERM web >/dev/null
     n=0
-    while running && [ $n -lt 50 ]; do sleep 0.1; n=$((n + 1)); done
+    while running && [ $n -lt 30 ]; do sleep 0.1; n=$((n + 1)); done
     if running; then final kill web >/dev/null; echo 'web had to be killed'; else echo 'web ended'; fi
     while running -a; do sleep 0.1; done
 fi
 final run --rm --name web -p 8080:80 -v \"$PROBE:/probe:ro\" -v /run/web:/web:ro host \\
     sh /web/start >/dev/null 2>>/run/drill/log &
-until probe @get 10.77.0.2:80 | grep -q hello; do sleep 0.1; done
+until final exec web true 2>/dev/null && probe @get 10.77.0.2:80 | grep -q hello; do sleep 0.1; done
 END
 chmod +x /run/web/start /run/web/deploy
 /run/web/deploy",
@@ -182,11 +182,10 @@ umount /run/disk",
         limits: true,
         up: "serve --name web -p 8080:80 --pids-limit 24",
         fault: "
-final exec web sh -c 'i=0; while [ $i -lt 21 ]; do sleep 100000 & i=$((i + 1)); done'",
+final exec web sh -c 'i=0; while [ $i -lt 21 ]; do sleep 100000 & i=$((i + 1)); done' >/dev/null 2>&1",
         symptom: "
-answer=$(final exec web /probe @forks 2>&1)
-n=${answer#started }; n=${n%%,*}
-[ \"$n\" -ge 20 ] 2>/dev/null || { echo \"a program that starts processes in web: $answer\"; exit 1; }",
+answer=$(final exec web /probe @forks 8 2>&1)
+case $answer in 'no limit'*) ;; *) echo \"a program that starts processes in web: $answer\"; exit 1 ;; esac",
         only: "",
         touches: &[],
         restarts: false,

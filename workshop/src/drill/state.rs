@@ -47,7 +47,7 @@ impl State {
 
     /// Keeps it in a file.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let text = self.0.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let text = self.0.iter().fold(String::new(), |text, line| text + line + "\n");
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -65,11 +65,10 @@ impl State {
     pub fn differences(&self, healthy: &Self, broken: &Self, drill: &Drill) -> Vec<String> {
         let touched = |line: &&String| drill.touches.iter().any(|start| line.starts_with(start));
         let restarted = |line: &&String| drill.restarts && is_of_this_start(line);
-        let missing = healthy
-            .0
-            .difference(&self.0)
-            .filter(|line| !restarted(line) && !(touched(line) && !broken.0.contains(*line)));
-        let new = self.0.difference(&healthy.0).filter(|line| !restarted(line) && !touched(line));
+        let rewritten = |line: &&String| touched(line) && !broken.0.contains(*line);
+        let missing = healthy.0.difference(&self.0);
+        let missing = missing.filter(|line| !(restarted(line) || rewritten(line)));
+        let new = self.0.difference(&healthy.0).filter(|line| !(restarted(line) || touched(line)));
         let missing = missing.map(|line| format!("- {line}{}", remark(line)));
         missing.chain(new.map(|line| format!("+ {line}"))).collect()
     }
@@ -173,7 +172,9 @@ fn network(whose: &str) -> Result<Vec<String>> {
     let wire = Wire::open()?;
     let mut lines = wire.describe()?;
     lines.extend(wire.down()?.iter().map(|link| format!("link {link} is down")));
-    Ok(lines.into_iter().map(|line| format!("{whose}: {line}")).collect())
+    // Routes have their addresses as Inet(10.77.0.0)/24.
+    let plain = |line: String| line.replace("Inet(", "").replace(')', "");
+    Ok(lines.into_iter().map(|line| format!("{whose}: {}", plain(line))).collect())
 }
 
 /// The firewall as nft prints it, each line with its table and chain before it. Without nft, as the
