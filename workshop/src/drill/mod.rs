@@ -56,6 +56,25 @@ pub struct Drill {
     pub wrong: &'static [(&'static str, &'static str)],
 }
 
+/// What a drill need not say.
+const PLAIN: Drill = Drill {
+    name: "",
+    title: "",
+    ticket: "",
+    needs: &[],
+    limits: false,
+    up: "serve --name web -p 8080:80",
+    fault: "",
+    symptom: "",
+    only: "",
+    touches: &[],
+    restarts: false,
+    hints: [""; 3],
+    answer: "",
+    repair: "",
+    wrong: &[],
+};
+
 /// All drills, in the order of their numbers.
 pub fn drills() -> impl Iterator<Item = &'static Drill> {
     network::DRILLS.iter().chain(processes::DRILLS)
@@ -84,21 +103,27 @@ pub struct Args {
 const BASE: &str = "/run/drill";
 
 /// What the drills' shell texts have in common: a container with our server in it.
-const PRELUDE: &str = "
-fetch() { probe @get \"$@\" 2>&1; }
-background() { { \"$@\" || touch /run/drill/failed; } >/dev/null 2>>/run/drill/log & }
+const PRELUDE: &str = r#"
+background() { { "$@" || touch /run/drill/failed; } >/dev/null 2>>/run/drill/log & }
 serve() {
-    background final run --rm -v \"$PROBE:/probe:ro\" \"$@\" host \
+    background final run --rm -v "$PROBE:/probe:ro" "$@" host \
         sh -c '/probe @serve 0.0.0.0:80 & wait'
 }
 joinable() {
-    until final exec \"$1\" true 2>/dev/null; do
+    until final exec "$1" true 2>/dev/null; do
         [ ! -e /run/drill/failed ] || exit 1
         sleep 0.1
     done
 }
-from_web() { final exec web /probe @get \"$@\" 2>&1; }
-";
+gets_out() {
+    answer=$(final exec web /probe @get 198.51.100.1:80 2>&1)
+    case $answer in *198.51.100.10*) ;; *) echo "web asked 198.51.100.1: $answer"; return 1 ;; esac
+}
+is_reached() {
+    answer=$(probe @get "$@")
+    case $answer in *hello*) ;; *) echo "a GET of $*, which web should answer: $answer"; return 1 ;; esac
+}
+"#;
 
 /// Does what the command line says; returns the exit status.
 pub fn main(args: &Args) -> Result<u8> {
@@ -241,7 +266,7 @@ fn furnish(drill: &Drill) -> Result<()> {
 /// Starts what there is, keeps its state, breaks it, and keeps that state, too.
 fn bring_up(drill: &Drill) -> Result<()> {
     let up = sh(drill.up)?;
-    let ready = "joinable web; until fetch 10.77.0.2:80 | grep -q hello; do sleep 0.1; done";
+    let ready = "joinable web; until is_reached 10.77.0.2:80; do sleep 0.1; done";
     if !up.status.success() || !sh(ready)?.status.success() {
         let log = fs::read_to_string(Path::new(BASE).join("log")).unwrap_or_default();
         let log = log.trim();
@@ -335,19 +360,26 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// Breaks the lines where a terminal would do so in the middle of a word.
+/// The paragraphs of a text, each on a line of its own, however it is written here.
+fn paragraphs(text: &str) -> Vec<String> {
+    let words = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.split("\n\n").map(words).collect()
+}
+
+/// Breaks lines between words; a terminal would do so in the middle of one.
 fn wrapped(text: &str) -> String {
     const WIDTH: usize = 90;
-    let mut lines: Vec<String> = Vec::new();
-    for paragraph in text.lines() {
-        lines.push(String::new());
+    let mut lines = Vec::new();
+    for paragraph in paragraphs(text) {
+        let mut line = String::new();
         for word in paragraph.split(' ') {
-            match lines.last_mut() {
-                Some(line) if line.is_empty() => line.push_str(word),
-                Some(line) if line.len() + word.len() < WIDTH => *line += &format!(" {word}"),
-                _ => lines.push(word.to_owned()),
+            if !line.is_empty() && line.len() + word.len() >= WIDTH {
+                lines.push(std::mem::take(&mut line));
             }
+            let space = if line.is_empty() { "" } else { " " };
+            line += &format!("{space}{word}");
         }
+        lines.push(line);
     }
     lines.join("\n")
 }
@@ -360,11 +392,12 @@ pub fn book() -> String {
         format!("<details><summary>{summary}</summary>\n\n{body}\n\n</details>\n\n")
     };
     for (index, drill) in drills().enumerate() {
-        let ticket = drill.ticket.replace('\n', "\\\n> ");
+        let ticket = paragraphs(drill.ticket).join("\n>\n> ");
         page += &format!("## {}. {}\n\n> {ticket}\n\n", index + 1, drill.title);
-        let hints: Vec<_> = drill.hints.iter().map(|hint| format!("1. {hint}")).collect();
+        let hints = drill.hints.map(|hint| format!("1. {}", paragraphs(hint).concat()));
         page += &details("Hints", &hints.join("\n"));
-        let answer = format!("{}\n\n```sh\n{}\n```", drill.answer, drill.repair.trim());
+        let answer = paragraphs(drill.answer).join("\n\n");
+        let answer = format!("{answer}\n\n```sh\n{}\n```", drill.repair.trim());
         page += &details(&format!("Answer: <code>{}</code>", drill.name), &answer);
         let wrong = drill.wrong.iter();
         let wrong: Vec<_> = wrong
