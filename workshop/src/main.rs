@@ -59,11 +59,15 @@ fn open_lab(plain: bool, mut words: Vec<OsString>) -> Result<u8> {
     let status = lab::run(who, false, move || {
         if shell {
             lab::greet();
+            lab::lead_terminal();
         }
         let error = Command::new(&words[0]).args(&words[1..]).exec();
         eprintln!("error: cannot execute {}: {error}", words[0].display());
         if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
     })?;
+    if shell {
+        lab::take_terminal();
+    }
     let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(u8::try_from(status).unwrap_or(125))
 }
