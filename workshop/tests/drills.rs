@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use workshop::drill::{Drill, book, drills};
 use workshop::lab::Who;
+use workshop::pty::Terminal;
 use workshop::suite::{Outcome, Test, command, finish, run, suite};
 use workshop::test;
 
@@ -28,6 +29,7 @@ static TESTS: &[Test] = &[
     test!(the_list_tells_no_fault, [Plain]),
     test!(one_is_chosen_for_who_asks_for_none, [Root, LabRoot]),
     test!(hints_and_answer_are_given, [Root]),
+    test!(a_person_sits_at_a_terminal, [Root, LabRoot]),
     test!(every_drill_has_its_test, [Plain]),
     test!(the_book_has_the_drills, [Plain]),
 ];
@@ -196,4 +198,27 @@ fn hints_and_answer_are_given(_: Who) {
 fn the_book_has_the_drills(_: Who) {
     let page = include_str!("../../book/src/drills.md");
     assert!(page.ends_with(&book()), "regenerate it: see the last lines of the page's first part");
+}
+
+fn a_person_sits_at_a_terminal(_: Who) {
+    let drill = find("wrong-gateway");
+    let mut program = command(BINARY, &["break", drill.name]);
+    program.env("SHELL", "/bin/sh");
+    let mut terminal = Terminal::start(program);
+    terminal.expect("Leave with: exit");
+    terminal.expect("# ");
+    // What is typed is shown, too, so what is waited for is spelt another way. The job itself says
+    // it: by then it is in the foreground.
+    terminal.type_in("sh -c 'echo sle\"\"ep; exec sleep 1000'\n");
+    terminal.expect("sleep\r\n");
+    terminal.type_in("\x03"); // Ctrl-C is for what runs in the shell, and for nothing else
+    terminal.expect("# ");
+    terminal.type_in("check\n");
+    terminal.expect("Not repaired.");
+    terminal.expect("# ");
+    terminal.type_in(&format!("{}\ncheck\n", drill.repair));
+    terminal.expect("Repaired, and nothing else");
+    terminal.expect("# ");
+    terminal.type_in("exit 7\n");
+    assert_eq!(terminal.child.wait().expect("our own child").code(), Some(7));
 }

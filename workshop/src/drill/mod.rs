@@ -18,6 +18,7 @@ use std::process::{Command, Output};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::unistd::geteuid;
 
 use crate::lab::{self, Who};
 use state::State;
@@ -151,6 +152,9 @@ pub fn main(args: &Args) -> Result<u8> {
         missing.iter().map(|tool| package(tool)).collect::<Vec<_>>().join(" ")
     );
     build_final()?;
+    if drill.limits {
+        leave_delegated_group();
+    }
     let status = lab::run(Who::of_caller(), false, || match session(drill) {
         Ok(status) => status,
         Err(error) => {
@@ -158,6 +162,7 @@ pub fn main(args: &Args) -> Result<u8> {
             125
         }
     })?;
+    lab::take_terminal();
     let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(u8::try_from(status).unwrap_or(125))
 }
@@ -219,6 +224,18 @@ fn build_final() -> Result<()> {
     Ok(())
 }
 
+/// Moves us into a leaf of our own of a cgroup that was delegated to us (version 2).
+///
+/// A group with processes in it cannot give controllers to its children. The runtime moves those that it
+/// sees, but from within the lab it does not see us. Where this is not possible, the runtime says why.
+fn leave_delegated_group() {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    if let Some(own) = groups.strip_prefix("0::/").filter(|_| !geteuid().is_root()) {
+        let leaf = Path::new("/sys/fs/cgroup").join(own.trim()).join("container-workshop.host");
+        let _ = fs::create_dir(&leaf).and_then(|()| fs::write(leaf.join("cgroup.procs"), "0"));
+    }
+}
+
 /// In the lab: starts, breaks, and lets the learner at it. Returns the shell's exit status.
 fn session(drill: &Drill) -> Result<i32> {
     furnish(drill)?;
@@ -230,6 +247,7 @@ fn session(drill: &Drill) -> Result<i32> {
              web it is /probe.\nThen: check. For help: hint, answer. Leave with: exit",
             wrapped(drill.ticket)
         );
+        lab::lead_terminal();
         let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
         let status = Command::new(&shell)
             .env("PATH", path())

@@ -66,8 +66,8 @@ cat >/run/web/deploy <<'END'
 running() { final ps $1 | grep -q ' web$'; }
 if running; then
     final kill -s TERM web >/dev/null
-    n=0
-    while running && [ $n -lt 30 ]; do sleep 0.1; n=$((n + 1)); done
+    end=$(($(date +%s) + 3))
+    while running && [ "$(date +%s)" -lt $end ]; do sleep 0.1; done
     if running; then final kill web >/dev/null; how='had to be killed'; fi
     while running -a; do sleep 0.1; done
     echo "web ${how:-ended}"
@@ -87,7 +87,7 @@ exit $?
 END
 /run/web/deploy",
         symptom: r#"
-answer=$(timeout 30 /run/web/deploy)
+answer=$(timeout 60 /run/web/deploy)
 case $answer in 'web ended') ;; *) echo "/run/web/deploy says: ${answer:-nothing}"; exit 1 ;; esac"#,
         touches: &["file /run/web/start"],
         restarts: true,

@@ -4,15 +4,16 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
-use super::Drill;
+use super::{Drill, path, text};
 use crate::snapshot;
 use crate::wire::Wire;
 
@@ -180,9 +181,12 @@ fn network(whose: &str) -> Result<Vec<String>> {
 /// The firewall as nft prints it, each line with its table and chain before it. Without nft, as the
 /// kernel's bytes: then nobody can change it by hand either.
 fn firewall() -> Result<Vec<String>> {
-    let Ok(listed) = Command::new("nft").args(["-s", "list", "ruleset"]).output() else {
-        return snapshot::firewall();
+    let listed = Command::new("nft").args(["-s", "list", "ruleset"]).env("PATH", path()).output();
+    let listed = match listed {
+        Err(error) if error.kind() == ErrorKind::NotFound => return snapshot::firewall(),
+        listed => listed.context("cannot run nft")?,
     };
+    ensure!(listed.status.success(), "cannot list the firewall: {}", text(&listed));
     let (mut table, mut chain, mut lines) = (String::new(), String::new(), Vec::new());
     for line in String::from_utf8_lossy(&listed.stdout).lines().map(str::trim) {
         match line.strip_suffix(" {") {
