@@ -1,4 +1,4 @@
-//! The learner's tool: `cargo workshop lab`.
+//! The learner's tool: `cargo workshop VERB`.
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -6,7 +6,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use workshop::lab::{self, Who};
+
+use crate::lab::{self, Who};
+use crate::{doctor, drill, probe};
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -29,19 +31,36 @@ enum Verb {
         command: Vec<OsString>,
     },
 
+    /// Say what on this machine stops which step, why, and how to mend it; changes nothing
+    ///
+    /// Most checks try the thing itself, in a child and in namespaces that are gone with it. The
+    /// kernel may load modules for that, as it would for the steps.
+    Doctor {
+        /// Only this check, in detail
+        #[arg(value_name = "CHECK", conflicts_with = "list")]
+        name: Option<String>,
+
+        /// List the checks
+        #[arg(long)]
+        list: bool,
+    },
+
     /// Open a lab in which one thing is broken: find it, repair it, check it
-    Break(workshop::drill::Args),
+    Break(drill::Args),
 }
 
-fn main() -> ExitCode {
-    if let Some(status) = workshop::probe::main() {
+/// The `main` of the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    if let Some(status) = probe::main() {
         return status;
     }
-    let done = match Cli::parse().verb {
+    let result = match Cli::parse().verb {
         Verb::Lab { plain, command } => open_lab(plain, command),
-        Verb::Break(args) => workshop::drill::main(&args),
+        Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
+        Verb::Break(args) => drill::main(&args),
     };
-    match done {
+    match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("error: {error:#}");
