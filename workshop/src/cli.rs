@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::lab::{self, Who};
-use crate::{doctor, probe};
+use crate::{doctor, drill, probe};
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -44,6 +44,9 @@ enum Verb {
         #[arg(long)]
         list: bool,
     },
+
+    /// Open a lab in which one thing is broken: find it, repair it, check it
+    Break(drill::Args),
 }
 
 /// The `main` of the program.
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Lab { plain, command } => open_lab(plain, command),
         Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
+        Verb::Break(args) => drill::main(&args),
     };
     match result {
         Ok(status) => ExitCode::from(status),
@@ -74,11 +78,15 @@ fn open_lab(plain: bool, mut words: Vec<OsString>) -> Result<u8> {
     let status = lab::run(who, false, move || {
         if shell {
             lab::greet();
+            lab::lead_terminal();
         }
         let error = Command::new(&words[0]).args(&words[1..]).exec();
         eprintln!("error: cannot execute {}: {error}", words[0].display());
         if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
     })?;
+    if shell {
+        lab::take_terminal();
+    }
     let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(u8::try_from(status).unwrap_or(125))
 }

@@ -18,11 +18,13 @@
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
+//! | [`drill`] | labs with one fault, for learners to find and repair |
 
 #![cfg(target_os = "linux")] // elsewhere there is only the program: src/bin/workshop/elsewhere.rs
 
 pub mod cli;
 pub mod doctor;
+pub mod drill;
 pub mod internet;
 pub mod lab;
 pub mod nft;
