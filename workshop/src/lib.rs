@@ -14,9 +14,11 @@
 //! | [`wire`] | links, addresses and routes by netlink |
 //! | [`snapshot`] | the state of the lab's host, to be compared before and after |
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
+//! | `by_hand` | the scripts that do the same as the steps, for the same tests |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
 
+mod by_hand;
 pub mod internet;
 pub mod lab;
 pub mod probe;
