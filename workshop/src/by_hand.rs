@@ -17,9 +17,9 @@ static SCRIPT: OnceLock<PathBuf> = OnceLock::new();
 pub(crate) fn has_tools(script: &str) -> bool {
     let needs = script.lines().find_map(|line| line.strip_prefix("# Needs:"));
     let path = std::env::var("PATH").unwrap_or_default();
-    let mut directories = path.split(':').chain(["/usr/sbin", "/sbin"]).map(Path::new);
-    let mut is_there = |tool| directories.clone().any(|directory| directory.join(tool).exists());
-    needs.expect("a line # Needs:").split_whitespace().all(&mut is_there)
+    let directories = path.split(':').chain(["/usr/sbin", "/sbin"]).map(Path::new);
+    let is_there = |tool| directories.clone().any(|directory| directory.join(tool).exists());
+    needs.expect("a line # Needs:").split_whitespace().all(is_there)
 }
 
 /// Runs a test for which the script takes the place of the program. It is copied into the lab, where a
