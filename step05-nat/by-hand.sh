@@ -65,6 +65,7 @@ net=/sys/class/net ours=25192 network=${subnet%/*} bits=${subnet#*/}
 gateway=${network%.*}.$((${network##*.} + 1)) # the subnet's first address
 exec 9</run
 hex() { IFS=. read -r a b c d <<<"$1" && printf "%02x$2%02x$2%02x$2%02x" "$a" "$b" "$c" "$d"; }
+value() { cat "$net/$1" 2>/dev/null || :; }
 attach() {
     flock 9
     if [ ! -e "$net/$bridge" ]; then
@@ -72,7 +73,7 @@ attach() {
         ip address add "$gateway/$bits" dev "$bridge"
         ip link set "$bridge" up
     fi
-    [ "$(cat "$net/$bridge/netdev_group")" = "$ours" ] || { echo "$bridge is not ours" >&2 && exit 125; }
+    [ "$(value "$bridge/netdev_group")" = "$ours" ] || { echo "$bridge is not ours" >&2 && exit 125; }
     last=$((${network##*.} + 1)) address=$ip
     until [ "$address" ]; do
         address=${network%.*}.$((++last))
@@ -81,7 +82,7 @@ attach() {
     cable=$(hex "$address" '')
     ip link add "v$cable" type veth peer name "p$cable" address "02:42:$(hex "$address" :)"
     ip link set "v$cable" master "$bridge" up
-    index=$(cat "$net/v$cable/ifindex")
+    index=$(value "v$cable/ifindex")
     forward
     flock -u 9
 }
@@ -97,11 +98,11 @@ forward() {
 detach() {
     flock 9
     # With the container the kernel removes its cable, some time later; by now the name can be another's.
-    [ "$(cat "$net/v${cable-}/ifindex")" != "${index-}" ] || ip link delete "v$cable" || :
-    [ "$(cat "$net/$bridge/netdev_group")" != "$ours" ] || [ "$(ls "$net/$bridge/brif")" ] || remove
-} 2>/dev/null
+    [ "$(value "v${cable-}/ifindex")" != "${index-none}" ] || ip link delete "v$cable" 2>/dev/null || :
+    [ "$(value "$bridge/netdev_group")" != "$ours" ] || [ "$(ls "$net/$bridge/brif")" ] || remove
+}
 remove() {
-    was=$(cat "$net/$bridge/ifalias")
+    was=$(value "$bridge/ifalias")
     ip link delete "$bridge"
     [ "$was" != "$note" ] || grep -qsx "$note" $net/*/ifalias || echo 0 >$forwarding # others need it on
 }
