@@ -80,14 +80,17 @@ attach() {
     done
     cable=$(hex "$address" '')
     ip link add "v$cable" type veth peer name "p$cable" address "02:42:$(hex "$address" :)"
-    ip link set "v$cable" master "$bridge" up
     index=$(value "v$cable/ifindex")
+    ip link set "v$cable" master "$bridge" up
     flock -u 9
 }
 detach() {
     flock 9
-    # With the container the kernel removes its cable, some time later; by now the name can be another's.
-    [ "$(value "v${cable-}/ifindex")" != "${index-none}" ] || ip link delete "v$cable" 2>/dev/null || :
+    # With the container the kernel removes its cable, some time later: a link that vanishes has no index
+    # any more, though it is still a port. And by now the name can be another's.
+    while [ -e "$net/v${cable-}" ] && [[ $(value "v$cable/ifindex") =~ ^(${index-})?$ ]]; do
+        ip link delete "v$cable" 2>/dev/null || sleep 0.1
+    done
     [ "$(value "$bridge/netdev_group")" != "$ours" ] || [ "$(ls "$net/$bridge/brif")" ] || ip link delete "$bridge"
 }
 undo+=(detach)
