@@ -11,14 +11,16 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
+use nix::sys::stat::makedev;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use step01_namespaces::{Child, Signals};
 use step03_rootfs::{Root, sys};
+
+use crate::process::open_device;
 
 /// The child's side: opens a new terminal in the container and makes it the standard input,
 /// output and error and the controlling terminal of this process, a session leader. Returns the
@@ -26,8 +28,7 @@ use step03_rootfs::{Root, sys};
 // ANCHOR: open
 pub fn open_in_container() -> Result<OwnedFd> {
     let size = window_size(stdin().as_fd());
-    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let master = open("/dev/pts/ptmx", flags, Mode::empty())
+    let master = open_device("/dev/pts/ptmx", makedev(5, 2))
         .context("cannot open a terminal in the container")?;
     let slave = unlock_and_open_slave(master.as_fd()).context("cannot open the terminal")?;
     if let Some(size) = size {
@@ -42,9 +43,10 @@ pub fn open_in_container() -> Result<OwnedFd> {
 }
 // ANCHOR_END: open
 
-/// Makes /dev/console the container's terminal, as docker does: init systems write there.
+/// Makes /dev/console the container's terminal, as docker does: init systems write there. It is the
+/// one that we have open, not what is found at /dev/pts/0 (CVE-2025-52565).
 pub fn bind_console(root: &Root) -> Result<()> {
-    let terminal = sys::open_tree(Path::new("/dev/pts/0"), false)?;
+    let terminal = sys::open_tree_at(stdin().as_fd())?;
     let place = root.file(Path::new("/dev/console"))?;
     sys::move_mount(terminal.as_fd(), place.as_fd()).context("cannot put /dev/console in place")
 }
