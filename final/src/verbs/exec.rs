@@ -13,11 +13,13 @@ use step03_rootfs::Root;
 use crate::bundle::Bundle;
 use crate::cli::ExecArgs;
 use crate::process::close_to_others;
+use crate::security::protect_own_program;
 use crate::store::Store;
 use crate::terminal;
 
 /// Runs a program in a running container; returns its exit status.
 pub fn run(args: &ExecArgs) -> Result<u8> {
+    protect_own_program()?;
     let signals = Signals::block()?;
     let input_ok = !(args.stdio.tty && args.stdio.interactive) || stdin().is_terminal();
     ensure!(input_ok, "the input device is not a terminal: leave out -t");
