@@ -11,7 +11,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use workshop::lab::Who;
 use workshop::pty::Terminal;
-use workshop::suite::{Running, command, eventually, finish, probe_volume, read, run, this_program};
+use workshop::suite::{
+    Running, command, eventually, finish, probe_volume, read, run, this_program,
+};
 
 use crate::{FINAL, Host, PATIENCE, SECRET, fails, final_, in_final, in_step1, in_step3, works};
 
@@ -146,7 +148,9 @@ pub fn typing_into_the_users_terminal(_: Who) {
 /// Types a command line.
 fn run_at(terminal: &mut Terminal, command: &Command) {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let quoted: Vec<_> = words.map(|word| format!("'{}'", word.display().to_string().replace('\'', "'\\''"))).collect();
+    let quoted: Vec<_> = words
+        .map(|word| format!("'{}'", word.display().to_string().replace('\'', "'\\''")))
+        .collect();
     terminal.type_in(&format!("{}; echo \"the e''nd\"\n", quoted.join(" ")));
 }
 
@@ -185,7 +189,8 @@ pub fn posing_as_a_router(_: Who) {
         assert_eq!(outcome.status, Some(0), "{outcome:?}");
         eventually("it is heard", || advertisements() > before);
     };
-    let believed = |prefix: &str| read("/proc/net/ipv6_route").lines().any(|r| r.starts_with(prefix));
+    let believed =
+        |prefix: &str| read("/proc/net/ipv6_route").lines().any(|r| r.starts_with(prefix));
     pose("2001:db8:1::");
     assert!(!believed("20010db80001"), "{}", read("/proc/net/ipv6_route"));
     fs::write(hear, "1").unwrap();
