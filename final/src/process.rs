@@ -44,7 +44,7 @@ impl Process {
         security::new_session_keyring()
     }
 
-    /// Gives it its terminal, if it is to have one; returns the master side.
+    /// Gives it its terminal, if it is to have one, or takes the user's away; returns our side.
     pub fn open_stdio(&self) -> Result<Option<OwnedFd>> {
         if self.terminal {
             return terminal::open_in_container().map(Some);
@@ -52,7 +52,7 @@ impl Process {
         if !self.interactive {
             dup2_stdin(open_device("/dev/null", makedev(1, 3))?)?;
         }
-        Ok(None)
+        terminal::hide_users_terminal()
     }
 
     /// Last of all: gives up what the program must not have. The order is the kernel's: every

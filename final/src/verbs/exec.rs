@@ -57,7 +57,7 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
         Ok(bundle.process.command(terminal))
     })?;
     match child.go()? {
-        Some(master) => terminal::relay(&mut child, master, args.stdio.interactive, &signals),
+        Some(master) => terminal::relay(&mut child, master, &bundle.process, &signals),
         None => child.wait(&signals),
     }
 }

@@ -79,6 +79,7 @@ fn attack(name: &str, words: &[&str]) -> Result<String> {
             Ok("traced".into()) // and let go of with our end
         }
         ("type", [text]) => type_in(text),
+        ("listen", []) => listen(),
         ("connect", [name]) => connect(name),
         ("advertise", [prefix]) => advertise(prefix),
         _ => bail!("no attack {name} with {words:?}"),
@@ -417,7 +418,11 @@ fn calls() -> String {
         let result = unsafe { libc::syscall(number, bad, bad, bad, bad, bad) };
         format!("{name} {:?}", Errno::result(result).err())
     };
-    calls.iter().map(answer).collect::<Vec<_>>().join("\n")
+    let mut answers: Vec<_> = calls.iter().map(answer).collect();
+    // SAFETY: takes numbers only. (The socket is closed with us.)
+    let hypervisor = unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0) };
+    answers.push(format!("socket(AF_VSOCK) {:?}", Errno::result(hypervisor).err()));
+    answers.join("\n")
 }
 
 /// unshare(2) through the door of 32-bit programs, where it has another number.
@@ -469,6 +474,20 @@ fn type_in(text: &str) -> Result<String> {
         }
     }
     Err(last).context("TIOCSTI")
+}
+
+/// Reads what the user types, from where we are only to write to.
+fn listen() -> Result<String> {
+    println!("ready");
+    let mut typed = [0; 64];
+    for fd in ["/proc/self/fd/1", "/proc/self/fd/2"] {
+        let opened = File::open(fd)?;
+        if nix::unistd::isatty(&opened)? {
+            let len = { &opened }.read(&mut typed)?;
+            return Ok(format!("heard {}", String::from_utf8_lossy(&typed[..len])));
+        }
+    }
+    bail!("no terminal")
 }
 
 /// To a Unix socket with a name that is in no file system (unix(7), "abstract").

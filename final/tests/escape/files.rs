@@ -6,7 +6,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -197,6 +199,29 @@ pub fn into_the_runtimes_own_program(_: Who) {
     assert!(fs::read(&ours).unwrap() == before.1, "our program has changed");
 }
 
+/// Keeps doing `act` on another thread until it is dropped, also by a test that fails.
+struct Meanwhile(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Meanwhile {
+    fn new(mut act: impl FnMut() + Send + 'static) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&end);
+        let thread = std::thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                act();
+            }
+        });
+        Self(end, Some(thread))
+    }
+}
+
+impl Drop for Meanwhile {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.take().unwrap().join().unwrap();
+    }
+}
+
 /// CVE-2021-30465: two containers share a volume, and another volume is to be mounted in it. One of them
 /// changes the place for a link, between the runtime's look at it and its mount(2), which takes a path.
 ///
@@ -214,27 +239,23 @@ pub fn a_volume_on_a_link_that_changes(_: Who) {
     let shared = host.directory("shared");
     host.directory("shared/target");
     symlink(format!("{}{outside}", "../".repeat(20)), host.path("shared/link")).unwrap();
-    let (end, mut mounted) = (AtomicBool::new(false), 0);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let (one, other) = (host.path("shared/target"), host.path("shared/link"));
-            while !end.load(Ordering::Relaxed) {
-                let exchange = RenameFlags::RENAME_EXCHANGE;
-                renameat2(AT_FDCWD, one.as_str(), AT_FDCWD, other.as_str(), exchange).unwrap();
-            }
-        });
-        for _ in 0..40 {
-            let volumes = [format!("{shared}:/shared"), format!("{inner}:/shared/target")];
-            let options = ["--net", "none", "--volume", &volumes[0], "--volume", &volumes[1]];
-            let outcome = run(&mut in_final(&options, &["!mounts", "/inner"]), PATIENCE);
-            // Where the link leads inside of the container, or at its place; or we refuse.
-            let places = ["/shared/target", "/shared/link", &outside];
-            let refused = outcome.status == Some(125);
-            assert!(refused || places.contains(&outcome.stdout.trim()), "{outcome:?}");
-            mounted += usize::from(!refused);
-        }
-        end.store(true, Ordering::Relaxed);
+    let (one, other) = (host.path("shared/target"), host.path("shared/link"));
+    let swapping = Meanwhile::new(move || {
+        let exchange = RenameFlags::RENAME_EXCHANGE;
+        renameat2(AT_FDCWD, one.as_str(), AT_FDCWD, other.as_str(), exchange).unwrap();
     });
+    let mut mounted = 0;
+    for _ in 0..40 {
+        let volumes = [format!("{shared}:/shared"), format!("{inner}:/shared/target")];
+        let options = ["--net", "none", "--volume", &volumes[0], "--volume", &volumes[1]];
+        let outcome = run(&mut in_final(&options, &["!mounts", "/inner"]), PATIENCE);
+        // Where the link leads inside of the container, or at its place; or we refuse.
+        let places = ["/shared/target", "/shared/link", &outside];
+        let refused = outcome.status == Some(125);
+        assert!(refused || places.contains(&outcome.stdout.trim()), "{outcome:?}");
+        mounted += usize::from(!refused);
+    }
+    drop(swapping);
     assert!(mounted > 0, "it was always refused");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "something was made outside");
 }
@@ -259,32 +280,28 @@ pub fn a_mask_that_is_a_link(_: Who) {
     symlink("shared/dev", host.path("image/dev")).unwrap();
     let volume = format!("{shared}:/shared");
     let null = host.path("shared/dev/null");
-    let (end, mut ran) = (AtomicBool::new(false), 0);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let (file, link) = (host.path("shared/file"), host.path("shared/link"));
-            while !end.load(Ordering::Relaxed) {
-                fs::write(&file, "").unwrap();
-                fs::rename(&file, &null).unwrap();
-                symlink(SETTING, &link).unwrap();
-                fs::rename(&link, &null).unwrap();
-            }
-        });
-        for _ in 0..100 {
-            for name in ["core", "fd", "stdin", "stdout", "stderr", "ptmx"] {
-                let _ = fs::remove_file(host.path(&format!("shared/dev/{name}")));
-            }
-            let masks = [&["!masks"], &step03_rootfs::MASKED_PATHS[..]].concat();
-            // Its input comes from us: /dev/null is not opened, which would be refused more often.
-            let options = ["--interactive", "--volume", &volume];
-            let outcome = run(&mut in_image(&options, &image, &masks), PATIENCE);
-            if outcome.status != Some(125) {
-                assert!(outcome.stderr.contains("attack: all of them are null"), "{outcome:?}");
-                ran += 1;
-            }
-        }
-        end.store(true, Ordering::Relaxed);
+    let (file, link) = (host.path("shared/file"), host.path("shared/link"));
+    let swapping = Meanwhile::new(move || {
+        fs::write(&file, "").unwrap();
+        fs::rename(&file, &null).unwrap();
+        symlink(SETTING, &link).unwrap();
+        fs::rename(&link, &null).unwrap();
     });
+    let mut ran = 0;
+    for _ in 0..60 {
+        for name in ["core", "fd", "stdin", "stdout", "stderr", "ptmx"] {
+            let _ = fs::remove_file(host.path(&format!("shared/dev/{name}")));
+        }
+        let masks = [&["!masks"], &step03_rootfs::MASKED_PATHS[..]].concat();
+        // Its input comes from us: /dev/null is not opened, which would be refused more often.
+        let options = ["--interactive", "--volume", &volume];
+        let outcome = run(&mut in_image(&options, &image, &masks), PATIENCE);
+        if outcome.status != Some(125) {
+            assert!(outcome.stderr.contains("attack: all of them are null"), "{outcome:?}");
+            ran += 1;
+        }
+    }
+    drop(swapping);
     assert!(ran > 0, "it was always refused");
 }
 

@@ -61,6 +61,7 @@ static TESTS: &[Test] = &[
     test!(the_root_of_a_process_of_the_host, [Root]),
     test!(the_open_files_of_whoever_comes_in, [Root]),
     test!(typing_into_the_users_terminal, [Root, LabRoot, Plain]),
+    test!(listening_at_the_users_terminal, [Root, LabRoot, Plain]),
     test!(an_abstract_socket_of_the_host, [Root, LabRoot, Plain]),
     test!(posing_as_a_router, [Root, LabRoot]),
 ];

@@ -132,15 +132,36 @@ pub fn typing_into_the_users_terminal(_: Who) {
     let mut terminal = Terminal::start(Command::new("sh"));
     run_at(&mut terminal, &in_step3(&[], &attack));
     terminal.expect("owned\r\n");
-    for option in [&[][..], &["--tty"], &["--interactive", "--tty"]] {
+    for option in [&[][..], &["--interactive"], &["--tty"], &["--interactive", "--tty"]] {
         run_at(&mut terminal, &in_final(option, &attack));
         let shown = terminal.expect("the e''nd\r\n");
-        let alone = option.is_empty();
-        assert!(!alone || shown.contains("attack: TIOCSTI"), "{option:?}: {shown}");
+        // With a terminal of its own it types into that one.
+        let own = option.contains(&"--tty");
+        assert!(own || shown.contains("attack: TIOCSTI"), "{option:?}: {shown}");
         terminal.type_in("echo do''ne\n");
         let shown = shown + &terminal.expect("done\r\n");
         assert!(!shown.contains("owned"), "{option:?}: {shown}");
     }
+    terminal.type_in("exit\n");
+    assert!(terminal.child.wait().unwrap().success());
+}
+
+/// A terminal that is open for output is open for input, too: a program that is to print there, and whose
+/// input is /dev/null, reads what the user types, a password perhaps. (Those who only share a terminal
+/// with a container know that; those who did not ask for one do not expect it.)
+///
+/// In ours a program without a terminal writes to a pipe, as with docker (`hide_users_terminal` in
+/// terminal.rs).
+pub fn listening_at_the_users_terminal(_: Who) {
+    let mut terminal = Terminal::start(Command::new("sh"));
+    run_at(&mut terminal, &in_step3(&[], &["!listen"]));
+    terminal.expect("ready\r\n");
+    terminal.type_in("password\n");
+    terminal.expect("heard password");
+    terminal.expect("the e''nd\r\n");
+    run_at(&mut terminal, &in_final(&[], &["!listen"]));
+    let shown = terminal.expect("the e''nd\r\n");
+    assert!(shown.contains("ready\r\n") && shown.contains("attack: "), "{shown}");
     terminal.type_in("exit\n");
     assert!(terminal.child.wait().unwrap().success());
 }
