@@ -347,7 +347,7 @@ fn handle_of(path: &str) -> String {
         libc::syscall(libc::SYS_name_to_handle_at, libc::AT_FDCWD, path, handle, mount, 0)
     };
     nix::errno::Errno::result(result).unwrap();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"))
 }
 
 /// A mount on the lab's host on which devices and set-user-ID programs work, as on a disk.
