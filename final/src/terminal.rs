@@ -147,7 +147,7 @@ pub fn relay(
         }
         if output {
             send(&mut master, &mut pending)?;
-            output = copy_out(&mut master, &mut out)?;
+            output = copy_out(&mut master, &mut out, ended)?;
         }
         pass_on_signals(child, signals, master.as_fd())?;
         if ended {
@@ -197,21 +197,24 @@ fn send(master: &mut File, pending: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// Shows all that the program has written so far; false when its terminal is closed (EIO).
-fn copy_out(master: &mut File, out: &mut File) -> Result<bool> {
+/// Shows what the program has written; false when its terminal is closed (EIO), or its pipe.
+///
+/// A piece at a time, as who writes for ever must not keep us from a Ctrl-C. At its end all that is in
+/// the pipe or terminal, which is less than a mebibyte: what it has left behind may still be writing.
+fn copy_out(master: &mut File, out: &mut File, ended: bool) -> Result<bool> {
     let mut buffer = [0; 16 * 1024];
-    loop {
+    for _ in 0..if ended { 64 } else { 1 } {
         match master.read(&mut buffer) {
             Ok(0) => return Ok(false),
             Ok(len) => {
                 out.write_all(&buffer[..len]).context("cannot write to the standard output")?;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if is_momentary(&error) => return Ok(true),
+            Err(error) if is_momentary(&error) => break,
             Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(false),
             Err(error) => return Err(error).context("cannot read the container's terminal"),
         }
     }
+    Ok(true)
 }
 
 fn is_momentary(error: &io::Error) -> bool {
