@@ -25,7 +25,7 @@ use neighbours::*;
 /// What mount(2) is not told.
 const NONE: Option<&str> = None;
 /// How long somebody lies in wait; only a test that fails lets them.
-const WAIT: Duration = Duration::from_secs(100);
+const WAIT: Duration = Duration::from_secs(170);
 
 /// Does what the command line says, if it names an attack.
 pub fn main() -> Option<ExitCode> {

@@ -93,7 +93,7 @@ pub fn the_open_files_of_whoever_comes_in(_: Who) {
     let mut ours = command(FINAL, &[&words, &attack[..]].concat());
     let ours = ours.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     eventually("it runs", || final_(&["exec", "box", "true"]).status == Some(0));
-    for _ in 0..20 {
+    for _ in 0..10 {
         assert_eq!(final_(&["exec", "box", "true"]).status, Some(0));
     }
     assert_eq!(final_(&["kill", "box"]).status, Some(0));

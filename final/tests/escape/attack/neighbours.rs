@@ -1,5 +1,6 @@
 //! Attacks on processes, terminals and machines beside the container.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
@@ -22,10 +23,12 @@ pub(super) fn look_into(pid: &str, secret: &str) -> Result<String> {
 /// Into every open file of everybody who comes in.
 pub(super) fn look_into_all(secret: &str) -> Result<String> {
     println!("ready");
-    let start = Instant::now();
+    let (start, mut seen) = (Instant::now(), BTreeSet::new());
     while start.elapsed() < WAIT {
         for pid in others()? {
-            println!("saw {pid}");
+            if seen.insert(pid.clone()) {
+                println!("saw {pid}");
+            }
             for fd in 0..32 {
                 if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/fd/{fd}{secret}")) {
                     println!("{text}");
