@@ -124,7 +124,7 @@ pub enum Net {
     Bridge,
     /// Its own, with only the loopback interface
     None,
-    /// The host's
+    /// The host's: also its localhost, and all Unix sockets that are not in a file system
     Host,
 }
 

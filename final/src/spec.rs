@@ -155,6 +155,7 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
     // docker's: programs that use select(2) want no more than 1024 files, databases ask for more.
     let (_, most_files) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let most_files = most_files.min(524_288);
+    let core = getrlimit(Resource::RLIMIT_CORE)?.1.min(1);
     Ok(json!({
         "terminal": request.tty,
         "user": { "uid": 0, "gid": 0 },
@@ -169,8 +170,10 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
         },
         "rlimits": [
             { "type": "RLIMIT_NOFILE", "soft": most_files.min(1024), "hard": most_files },
-            // The host's core_pattern would be run for a core of ours, on the host.
-            { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
+            // The program in the host's core_pattern is run on the host for a core of ours, whatever
+            // the limit is; only 1 keeps the kernel from it (fs/coredump.c). A process that wants to
+            // can still lower it: what such a program reads it must not trust.
+            { "type": "RLIMIT_CORE", "soft": core, "hard": core },
         ],
     }))
 }

@@ -25,11 +25,15 @@ pub struct Prepared {
     pub command: Command,
     /// Sent to the parent with [`Message::Ready`].
     pub terminal: Option<OwnedFd>,
+    /// Whether all files but input, output and errors are closed before the program is looked up.
+    /// Close-on-exec comes after that, so a link to /proc/self/fd/N could still lead through them
+    /// (CVE-2024-21626).
+    pub only_stdio: bool,
 }
 
 impl From<Command> for Prepared {
     fn from(command: Command) -> Self {
-        Self { command, terminal: None }
+        Self { command, terminal: None, only_stdio: false }
     }
 }
 
@@ -197,8 +201,11 @@ fn prepare_and_exec<P: Into<Prepared>>(
         // If the parent is killed, so are we. Should it be dead already, end of file says so.
         prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie the child to its parent")?;
         let Some(Message::Go) = channel.receive()? else { bail!("the parent went away") };
-        let Prepared { command, terminal } = setup()?.into();
+        let Prepared { command, terminal, only_stdio } = setup()?.into();
         channel.send(&Message::Ready(terminal))?;
+        if only_stdio {
+            channel.close_all_others().context("cannot close the files of the host")?;
+        }
         Ok(command)
     };
     match prepare() {

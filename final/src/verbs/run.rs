@@ -9,12 +9,14 @@ use step05_nat::Publish;
 
 use crate::bundle::Bundle;
 use crate::cli::RunArgs;
+use crate::security::protect_own_program;
 use crate::spec::Request;
 use crate::store::{State, Store, new_id};
 use crate::{create, image, spec};
 
 /// Flags + image -> bundle -> a container's whole life; returns its exit status.
 pub fn run(args: &RunArgs) -> Result<u8> {
+    protect_own_program()?;
     let signals = Signals::block()?;
 
     // All of it is checked before anything is made.
