@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use nix::sys::stat::{Mode, umask};
 use step03_rootfs::write_skeleton;
 
 use crate::store::Store;
@@ -37,14 +36,12 @@ pub fn write_host(store: &Store, rootfs: &Path) -> Result<()> {
     new.push(UNFINISHED);
     let new = PathBuf::from(new);
     remove(&new)?; // somebody was killed while writing it
-    let usual = umask(Mode::from_bits_truncate(0o022)); // other users of the container read it, too
     let written = fs::create_dir_all(&new)
         .with_context(|| format!("cannot make {}", new.display()))
         .and_then(|()| write_skeleton(&new))
         .and_then(|()| {
             fs::rename(&new, rootfs).with_context(|| format!("cannot make {}", rootfs.display()))
         });
-    umask(usual);
     written.inspect_err(|_| drop(remove(&new))) // the first error is the one that matters
 }
 

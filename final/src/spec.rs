@@ -107,7 +107,7 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
     let spec = json!({
         "ociVersion": "1.2.0",
         "hostname": hostname,
-        "root": { "path": rootfs },
+        "root": { "path": utf8(rootfs)? },
         "process": process(args, request, &hostname)?,
         "mounts": mounts(args, request, namespaces)?,
         "annotations": annotations(args, request),
@@ -156,6 +156,7 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
     let (_, most_files) =
         getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
     let most_files = most_files.min(524_288);
+    let core = getrlimit(Resource::RLIMIT_CORE)?.1.min(1);
     Ok(json!({
         "terminal": request.tty,
         "user": { "uid": 0, "gid": 0 },
@@ -170,8 +171,10 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
         },
         "rlimits": [
             { "type": "RLIMIT_NOFILE", "soft": most_files.min(1024), "hard": most_files },
-            // The host's core_pattern would be run for a core of ours, on the host.
-            { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
+            // The program in the host's core_pattern is run on the host for a core of ours, whatever
+            // the limit is; only 1 keeps the kernel from it (fs/coredump.c). A process that wants to
+            // can still lower it: what such a program reads it must not trust.
+            { "type": "RLIMIT_CORE", "soft": core, "hard": core },
         ],
     }))
 }
@@ -179,21 +182,27 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
 fn mounts(args: &RunArgs, request: &Request, namespaces: Namespaces) -> Result<Vec<Value>> {
     let volumes = args.volume.iter().map(|v| Mount::bind(&v.source, &v.destination, v.read_only));
     let (layers, mounts) = (request.image.layers()?, request.image.mounts()?);
-    let mounts = layers
+    layers
         .iter()
         .map(overlay)
         .chain(default_mounts(namespaces)?)
         .chain(mounts)
         .chain(volumes)
         .map(|mount| {
-            json!({
-                "destination": mount.destination,
+            Ok(json!({
+                "destination": utf8(&mount.destination)?,
                 "type": mount.kind,
-                "source": mount.source,
+                "source": utf8(&mount.source)?,
                 "options": mount.options,
-            })
-        });
-    Ok(mounts.collect())
+            }))
+        })
+        .collect()
+}
+
+/// A path as text. It may be where a link leads, and so not as it was on the command line.
+fn utf8(path: &Path) -> Result<&str> {
+    let text = path.to_str();
+    text.with_context(|| format!("config.json is UTF-8, and {} is not", path.display()))
 }
 
 /// A layer as a mount: an overlay whose upper directory is left to us.

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
-use colored::Colorize as _;
+use anyhow::{Context as _, Result, anyhow};
+use step01_namespaces::{see, warn};
 use step04_bridge_veth::Pool;
 
 use crate::nftables::{DroppingChain, Nftables};
@@ -76,9 +76,8 @@ fn exceptions() -> Result<String> {
 /// Warns of other people's firewalls: a packet must be accepted by every chain at the hook, so
 /// ours cannot help where another one drops. Docker's does, unless told otherwise.
 pub(crate) fn warn_of_dropping_chains(nft: &mut Nftables, bridge: &str) {
-    let warning = "warning:".yellow().bold();
     let chains = nft.dropping_forward_chains().unwrap_or_else(|error| {
-        eprintln!("{warning} cannot look for other firewalls: {error}");
+        warn(&format!("cannot look for other firewalls: {error}"));
         Vec::new()
     });
     for chain in chains {
@@ -95,10 +94,10 @@ pub(crate) fn warn_of_dropping_chains(nft: &mut Nftables, bridge: &str) {
                  {family} {table} {name} oifname {bridge} accept"
             )
         };
-        eprintln!(
-            "{warning} the firewall chain {name} of the table {table} drops forwarded packets, so \
-             the container may reach nothing beyond this host; the fix: {fix}"
-        );
+        warn(&format!(
+            "the firewall chain {name} of the table {table} drops forwarded packets, so the \
+             container may reach nothing beyond this host; the fix: {fix}"
+        ));
     }
 }
 
@@ -139,5 +138,6 @@ fn read(path: &str) -> Result<String> {
 }
 
 fn write(path: &str, value: &str) -> Result<()> {
-    fs::write(path, value).with_context(|| format!("cannot write {value} to {path}"))
+    fs::write(path, value)
+        .map_err(|error| anyhow!("cannot write {value} to {path}: {error}{}", see("forwarding")))
 }

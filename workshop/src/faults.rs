@@ -310,7 +310,7 @@ fn is_trivial(question: &seccomp_notif, name: &str) -> bool {
         // Is it open? A question of the language's library, in a build for debugging.
         "fcntl" => args[1] == libc::F_GETFD as u64,
         // How large may the stack be? A question of both libraries.
-        "prlimit64" => args[1] == libc::RLIMIT_STACK.into() && args[2] == 0,
+        "prlimit64" => args[1] == u64::from(libc::RLIMIT_STACK) && args[2] == 0,
         // With a time limit it is the language's library, which asks if 0, 1 and 2 are open.
         "poll" => args[2] & 0xffff_ffff != 0xffff_ffff,
         _ => false,

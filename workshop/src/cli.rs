@@ -1,4 +1,4 @@
-//! The learner's tool: `cargo workshop lab`.
+//! The learner's tool: `cargo workshop VERB`.
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -6,7 +6,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use workshop::lab::{self, Who};
+
+use crate::lab::{self, Who};
+use crate::{doctor, drill, probe};
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -28,14 +30,37 @@ enum Verb {
         #[arg(trailing_var_arg = true)]
         command: Vec<OsString>,
     },
+
+    /// Say what on this machine stops which step, why, and how to mend it; changes nothing
+    ///
+    /// Most checks try the thing itself, in a child and in namespaces that are gone with it. The
+    /// kernel may load modules for that, as it would for the steps.
+    Doctor {
+        /// Only this check, in detail
+        #[arg(value_name = "CHECK", conflicts_with = "list")]
+        name: Option<String>,
+
+        /// List the checks
+        #[arg(long)]
+        list: bool,
+    },
+
+    /// Open a lab in which one thing is broken: find it, repair it, check it
+    Break(drill::Args),
 }
 
-fn main() -> ExitCode {
-    if let Some(status) = workshop::probe::main() {
+/// The `main` of the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    if let Some(status) = probe::main() {
         return status;
     }
-    let Verb::Lab { plain, command } = Cli::parse().verb;
-    match open_lab(plain, command) {
+    let result = match Cli::parse().verb {
+        Verb::Lab { plain, command } => open_lab(plain, command),
+        Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
+        Verb::Break(args) => drill::main(&args),
+    };
+    match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -53,11 +78,15 @@ fn open_lab(plain: bool, mut words: Vec<OsString>) -> Result<u8> {
     let status = lab::run(who, false, move || {
         if shell {
             lab::greet();
+            lab::lead_terminal();
         }
         let error = Command::new(&words[0]).args(&words[1..]).exec();
         eprintln!("error: cannot execute {}: {error}", words[0].display());
         if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
     })?;
+    if shell {
+        lab::take_terminal();
+    }
     let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(u8::try_from(status).unwrap_or(125))
 }
