@@ -156,7 +156,8 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
     let (_, most_files) =
         getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
     let most_files = most_files.min(524_288);
-    let core = getrlimit(Resource::RLIMIT_CORE)?.1.min(1);
+    let (_, core) = getrlimit(Resource::RLIMIT_CORE).context("cannot read the limit of cores")?;
+    let core = core.min(1);
     Ok(json!({
         "terminal": request.tty,
         "user": { "uid": 0, "gid": 0 },

@@ -113,7 +113,7 @@ pub fn relay(
     } else {
         stdout().as_fd().try_clone_to_owned()
     };
-    let mut out = File::from(out?);
+    let mut out = File::from(out.context("cannot copy our own output")?);
     let _raw = if input { RawMode::enter()? } else { None };
     // Neither side may block us: a program that does not read must not keep us from writing out.
     let mut master = File::from(master);

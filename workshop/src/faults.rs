@@ -338,6 +338,7 @@ fn object_of(question: &seccomp_notif, name: &str) -> Option<String> {
         "prctl" | "keyctl" | "socket" | "rt_sigprocmask" | "unshare" | "poll" | "waitid" => {
             Some(args[0].to_string())
         }
+        "fcntl" => Some(format!("{} {}", args[1], file()?)),
         "prlimit64" | "ioctl" | "setsockopt" => Some(args[1].to_string()),
         other if other.ends_with("at") || other.ends_with("at2") => string(pid, args[1]),
         _ => file(),

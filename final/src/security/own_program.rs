@@ -51,12 +51,13 @@ pub fn protect_own_program() -> Result<()> {
 /// It is on a read-only mount, or sealed, or someone else's: a plain user's container can do no more
 /// than the user.
 fn cannot_be_changed(file: &File) -> Result<bool> {
-    let read_only = fstatvfs(file)?.flags().contains(FsFlags::ST_RDONLY);
+    let failed = "cannot look at our program";
+    let read_only = fstatvfs(file).context(failed)?.flags().contains(FsFlags::ST_RDONLY);
     let seals = fcntl(file, FcntlArg::F_GET_SEALS).map_or(0, |seals| seals);
     let sealed = seals & SealFlag::F_SEAL_WRITE.bits() != 0;
-    let someone_elses = file.metadata()?.uid() != geteuid().as_raw()
+    let someone_elses = file.metadata().context(failed)?.uid() != geteuid().as_raw()
         && !geteuid().is_root()
-        && access(EXE, AccessFlags::W_OK).is_err();
+        && matches!(access(EXE, AccessFlags::W_OK), Err(Errno::EACCES | Errno::EROFS));
     Ok(read_only || sealed || someone_elses)
 }
 

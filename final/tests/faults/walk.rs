@@ -135,7 +135,7 @@ impl Walk {
             _ => self.wrong(call, &format!("{outcome:?}")),
         }
         // What could not be undone is named, and the sweep undoes it.
-        if told.iter().any(|line| line.starts_with("cannot ")) {
+        if told.iter().any(|line| is_undo(line)) {
             self.clean_up("gc", call);
         } else {
             self.ensure_restored(call, "");
@@ -186,6 +186,12 @@ impl Walk {
     }
 }
 
+/// Whether it says that something could not be undone.
+fn is_undo(line: &str) -> bool {
+    let what = line.strip_prefix("warning: cannot ").unwrap_or_default();
+    ["clean up ", "remove ", "end "].iter().any(|verb| what.starts_with(verb))
+}
+
 /// What the container saw. A terminal's echo may come anywhere in it.
 fn lines(outcome: &Outcome) -> Vec<&str> {
     outcome.stdout.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect()
@@ -224,6 +230,15 @@ fn may_be_ignored(call: &Call) -> Option<&'static str> {
         "ioctl" if call.object == "21505" => "is it a terminal? (TCGETS)",
         "ioctl" if ["21523", "21524"].contains(&call.object.as_str()) => {
             "how large is the window? (TIOCGWINSZ, TIOCSWINSZ) If that is unknown, it has no size"
+        }
+        "open_tree" | "mount_setattr" if call.role == Role::Runtime => {
+            "without a read-only mount of our program, a sealed copy is executed"
+        }
+        "fcntl" if begins(&["1034 "]) => {
+            "is our program sealed? If that is unknown, it is not (F_GET_SEALS)"
+        }
+        "access" if call.object == "/proc/self/exe" => {
+            "may we write it? If that is unknown, we may"
         }
         "openat" | "read" if is_usage(&call.object) => "what has it used? A report, and no limit",
         "rmdir" if begins(&["/sys/fs/cgroup/"]) => "what is in it is ended, and it is tried again",
