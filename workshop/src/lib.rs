@@ -14,9 +14,11 @@
 //! | [`wire`] | links, addresses and routes by netlink |
 //! | [`snapshot`] | the state of the lab's host, to be compared before and after |
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
+//! | [`exercise`] | for the tests of exercises: verdicts, and processes to try things in |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
 
+pub mod exercise;
 pub mod internet;
 pub mod lab;
 pub mod probe;

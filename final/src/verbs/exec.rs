@@ -57,7 +57,8 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
 }
 
 /// What is joined before the fork, and what after it, as setns(2) wants it.
-fn split(namespaces: Namespaces) -> (CloneFlags, CloneFlags) {
+pub fn split(namespaces: Namespaces) -> (CloneFlags, CloneFlags) {
+    // ANCHOR: ex-6.1
     let (before, after): (Vec<_>, Vec<_>) = Namespace::ALL
         .into_iter()
         .filter(|&namespace| namespaces.contains(namespace))
@@ -66,4 +67,5 @@ fn split(namespaces: Namespaces) -> (CloneFlags, CloneFlags) {
         CloneFlags::from_bits_retain(chosen.iter().fold(0, |flags, n| flags | n.flag()))
     };
     (flags(before), flags(after))
+    // ANCHOR_END: ex-6.1
 }
