@@ -14,15 +14,25 @@
 //! | [`wire`] | links, addresses and routes by netlink |
 //! | [`snapshot`] | the state of the lab's host, to be compared before and after |
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
+//! | [`exercises`] | what the learner is told, and wrong solutions |
+//! | [`source`] | exercises in source files |
+//! | [`learner`] | the learner's own workspace |
+//! | [`check`] | what the kernel thinks of an exercise |
+//! | [`tool`] | the verbs about exercises |
 //! | [`exercise`] | for the tests of exercises: verdicts, and processes to try things in |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
 
+pub mod check;
 pub mod exercise;
+pub mod exercises;
 pub mod internet;
 pub mod lab;
+pub mod learner;
 pub mod probe;
 pub mod pty;
 pub mod snapshot;
+pub mod source;
 pub mod suite;
+pub mod tool;
 pub mod wire;

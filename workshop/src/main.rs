@@ -1,4 +1,4 @@
-//! The learner's tool: `cargo workshop lab`.
+//! The learner's tool: `cargo workshop`.
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use workshop::lab::{self, Who};
+use workshop::tool;
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -18,6 +19,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    #[command(flatten)]
+    Exercises(tool::Verb),
     /// Open a shell in a lab: a throw-away host with an internet beside it
     Lab {
         /// Stay a plain user in the lab (uid 1000 if you are root now)
@@ -34,9 +37,12 @@ fn main() -> ExitCode {
     if let Some(status) = workshop::probe::main() {
         return status;
     }
-    let Verb::Lab { plain, command } = Cli::parse().verb;
-    match open_lab(plain, command) {
-        Ok(status) => ExitCode::from(status),
+    let result = match Cli::parse().verb {
+        Verb::Exercises(verb) => tool::run(verb),
+        Verb::Lab { plain, command } => open_lab(plain, command).map(ExitCode::from),
+    };
+    match result {
+        Ok(status) => status,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(125)

@@ -1,0 +1,125 @@
+//! The runtime.
+
+use super::{Exercise, Mutant, Start};
+
+pub(super) const EXERCISES: &[Exercise] = &[
+    Exercise {
+        id: "6.1",
+        title: "Joining a running container",
+        minutes: 20,
+        start: Start::Blank,
+        task: "`exec` joins the namespaces of a running container with setns(2). The runtime \
+               itself has to stay outside, where the terminal is and the files are; so most of \
+               them are joined by the new process, after the clone. Two kinds must come before: \
+               find out which. The result is the flags for before, and the flags for after.",
+        hints: [
+            "setns(2) has a paragraph for each kind. One kind does not move the caller at all, but \
+             its next child.",
+            "That kind takes a capability over the user namespace that owns it. As a plain user you \
+             have that only when you are in there.",
+            "User and Pid before, all other kinds after. namespaces.contains says which ones the \
+             container has; partition splits an iterator in two; flag() is each one's bit, \
+             CloneFlags::from_bits_retain takes them.",
+        ],
+        mutants: &[
+            Mutant {
+                what: "the PID namespace is joined after the clone, so nobody is in it",
+                from: "matches!(namespace, Namespace::User | Namespace::Pid)",
+                to: "matches!(namespace, Namespace::User)",
+                says: "the new process is in the container's pid",
+            },
+            Mutant {
+                what: "the user namespace comes last",
+                from: "matches!(namespace, Namespace::User | Namespace::Pid)",
+                to: "matches!(namespace, Namespace::Pid)",
+                says: "setns takes what you chose for before the clone",
+            },
+            Mutant {
+                what: "the runtime moves in as well",
+                from: "matches!(namespace, Namespace::User | Namespace::Pid)",
+                to: "!matches!(namespace, Namespace::Uts)",
+                says: "the runtime itself stays outside",
+            },
+        ],
+    },
+    Exercise {
+        id: "6.2",
+        title: "Cutting the ties",
+        minutes: 15,
+        start: Start::Blank,
+        task: "A new process has more from its caller than it should keep: open files, the \
+               controlling terminal, the session keyring. And while it prepares itself in the \
+               container, root in there may look into it and find files of the host. Cut all \
+               four. Each was a real way out once: CVE-2024-21626, TIOCSTI, CVE-2016-9962.",
+        hints: [
+            "One call for each: a process flag that keeps others from looking in (PR_SET_DUMPABLE), \
+             a range of file descriptors to be closed at the exec, a new session, a new keyring.",
+            "close_on_exec_from below does the files (0, 1 and 2 the program is to have). setsid \
+             makes a session without a terminal. security has the keyring.",
+            "prctl::set_dumpable(false) comes first: from then on nobody looks in. Each call gets a \
+             context() that says what could not be done.",
+        ],
+        mutants: &[
+            Mutant {
+                what: "open files go along",
+                from: "close_on_exec_from(3).context(\"cannot mark the open files close-on-exec\")?;",
+                to: "",
+                says: "no file of the caller's is left open",
+            },
+            Mutant {
+                what: "still in the caller's session",
+                from: "setsid().context(\"cannot start a session\")?;",
+                to: "",
+                says: "it leads a session of its own",
+            },
+            Mutant {
+                what: "others can look in",
+                from: "set_dumpable(false)",
+                to: "set_dumpable(true)",
+                says: "the container's processes cannot look into this one",
+            },
+        ],
+    },
+    Exercise {
+        id: "6.3",
+        title: "Privileges are given up last, and in order",
+        minutes: 20,
+        start: Start::Repair,
+        task: "All the pieces are here: limits, groups, capabilities, no_new_privs, system call \
+               filter. Somebody put them in the order in which they came to mind, and the kernel \
+               refuses; each takes something that another one has given up before. Find the order.",
+        hints: [
+            "Ask of each line what it needs. seccomp(2) says what a filter takes; \
+             setgroups(2) takes a capability.",
+            "A filter needs CAP_SYS_ADMIN or no_new_privs. And once the filter is there, calls that it does \
+             not allow are gone, also for us.",
+            "Limits, groups, capabilities, no_new_privs, and the filter as the very last.",
+        ],
+        mutants: &[
+            Mutant {
+                what: "the filter before no_new_privs",
+                from: "security::no_new_privileges()?; // or else seccomp would need CAP_SYS_ADMIN\n        self.seccomp.as_ref().map_or(Ok(()), Filters::apply)",
+                to: "self.seccomp.as_ref().map_or(Ok(()), Filters::apply)?;\n        security::no_new_privileges()",
+                says: "every step of giving up succeeds",
+            },
+            Mutant {
+                what: "capabilities are kept",
+                from: "security::limit_capabilities(&self.capabilities)?;",
+                to: "",
+                says: "no exec gets more than the three that it keeps",
+            },
+            Mutant {
+                what: "the caller's groups are kept",
+                from: "match setgroups(&[]) {",
+                to: "match Ok::<(), Errno>(()) {",
+                says: "it is in no group of the caller's",
+            },
+            Mutant {
+                what: "no filter at all",
+                from: "self.seccomp.as_ref().map_or(Ok(()), Filters::apply)",
+                to: "Ok(())",
+                says: "system calls are filtered",
+            },
+        ],
+    },
+];
