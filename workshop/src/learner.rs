@@ -61,6 +61,11 @@ impl Learner {
             "{} is not empty, and may be your work: choose another directory, or remove it",
             directory.display()
         );
+        ensure!(
+            !reference().as_os_str().as_encoded_bytes().iter().any(u8::is_ascii_whitespace),
+            "the clone is in {}; cargo's aliases take no path with a space: move it to another",
+            reference().display()
+        );
         git(Path::new("."), &["--version"])?;
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
@@ -236,13 +241,14 @@ fn manifest() -> Result<String> {
     Ok(text)
 }
 
-/// The crates that are not ours were built already.
+/// The crates that are not ours were built already. The alias is a string, as the clone's own is:
+/// cargo would join two lists.
 fn cargo_config() -> String {
-    let quoted = |file| quoted(&reference().join(file));
-    let (target, manifest) = (quoted("target"), quoted("Cargo.toml"));
+    let (target, manifest) = (quoted(&reference().join("target")), reference().join("Cargo.toml"));
     format!(
         "[build]\nbuild-dir = {target} # since cargo 1.91; before, the first build takes longer\n\n\
-         [alias]\nworkshop = [\"run\", \"-q\", \"--manifest-path\", {manifest}, \"-p\", \"workshop\", \"--\"]\n"
+         [alias]\nworkshop = \"run -q --manifest-path {} -p workshop --\"\n",
+        manifest.display()
     )
 }
 

@@ -55,7 +55,7 @@ pub(super) const EXERCISES: &[Exercise] = &[
         hints: [
             "The picture at the top of this file has both rules. Look which chains hook into \
              prerouting and into output.",
-            "to_this_host() matches all addresses of this host; if port.address is not 0.0.0.0 (see \
+            "Among the imports is a match for all addresses of this host; if port.address is not 0.0.0.0 (see \
              is_unspecified), ip_daddr with a mask of all ones matches just that one. \
              `port.protocol as u8` is the protocol's number.",
             "A rule is the parts `to`, `dport(...)`, `dnat(...)`, concatenated; add_rule(bridge, \
