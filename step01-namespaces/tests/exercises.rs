@@ -100,7 +100,8 @@ fn ex1_2_the_set_up_waits_for_go(_: Who) {
         "it did not",
         "what the child does with the message",
     );
-    assert_eq!(child.reap().unwrap(), 0);
+    assert_eq!(waitpid(child.pid(), None), Ok(WaitStatus::Exited(child.pid(), 0)));
+    std::mem::forget(child); // its end would be exercise 1.5
 }
 
 fn has_input(reader: &impl std::os::fd::AsFd, patience: Duration) -> bool {
@@ -115,14 +116,15 @@ fn ex1_2_who_loses_its_parent_dies(_: Who) {
     set_child_subreaper(true).unwrap(); // the orphan will be ours
     let (mut reader, mut writer) = pipe().unwrap();
     let runtime = Held::running(|| {
-        let mut child = Child::spawn(Namespaces::default(), None, || {
+        let child = Child::spawn(Namespaces::default(), None, || {
             let mut sleep = Command::new("sleep");
             sleep.arg("1000");
             Ok(sleep)
         });
-        let child = child.as_mut().unwrap();
+        let mut child = child.unwrap();
         let gone = child.go();
         write!(writer, "{}", child.pid()).unwrap();
+        std::mem::forget(child); // or it would be killed here
         drop(writer);
         gone.unwrap();
     });

@@ -7,6 +7,8 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
 use step01_namespaces::{Child, Namespaces};
 use step02_cgroups::{Cpuset, Limits, Usage, Version, hierarchies, settings};
 use workshop::exercise::{expect, verdict};
@@ -133,7 +135,11 @@ fn ex2_3_the_child_is_born_in_its_cgroup(_: Who) {
         fs::read_to_string(format!("/proc/{}/cgroup", child.pid())).unwrap_or_default()
     });
     let shown = shown.unwrap_or_else(|error| format!("{error:#}"));
-    drop(born);
+    if let Ok(child) = born {
+        kill(child.pid(), Signal::SIGKILL).unwrap();
+        waitpid(child.pid(), None).unwrap();
+        std::mem::forget(child); // its own end would be exercise 1.5
+    }
     fs::remove_dir(&group).unwrap();
     expect(
         shown.contains("container-workshop-exercise"),

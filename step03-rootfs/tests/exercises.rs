@@ -87,7 +87,9 @@ fn ex3_2_nothing_of_the_old_root_is_left(_: Who) {
         let expected = "the new root file system is all that this mount namespace has";
         let proc = path_fd(Path::new("/proc")); // a way to it that needs no path
         let root = Mount::new("tmpfs", "/", "mode=755").open().unwrap();
-        expect_ok(pivot(&root, area), expected, look);
+        let place = area.join("root");
+        fs::create_dir(&place).unwrap();
+        expect_ok(pivot(&root, &place), expected, look);
 
         let mounts = openat(&proc, "self/mountinfo", OFlag::O_RDONLY, Mode::empty()).unwrap();
         let mut text = String::new();

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -53,8 +54,8 @@ impl Learner {
         Ok(Self { directory })
     }
 
-    /// Writes a new one, with every exercise from the step `from` on to be done.
-    pub fn start(directory: &Path, from: usize) -> Result<Self> {
+    /// Writes a new one, in which the exercises that are `open` are to be done.
+    pub fn start(directory: &Path, open: impl Fn(&Exercise) -> bool) -> Result<Self> {
         let empty = fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
         ensure!(
             empty,
@@ -76,12 +77,12 @@ impl Learner {
         for file in ["Cargo.lock", "rustfmt.toml"] {
             fs::copy(reference().join(file), directory.join(file))?;
         }
-        write(&directory.join("Cargo.toml"), &manifest()?)?;
+        write(&directory.join("Cargo.toml"), &manifest(&directory)?)?;
         write(&directory.join(NOTE), NOTE_TEXT)?;
         write(&directory.join(".gitignore"), "/target/\n")?;
         fs::create_dir(directory.join(".cargo"))?;
         write(&directory.join(".cargo/config.toml"), &cargo_config())?;
-        for exercise in exercises::all().filter(|exercise| exercise.step() >= from) {
+        for exercise in exercises::all().filter(|exercise| open(exercise)) {
             let mut place = Place::find(&directory, exercise.id)?;
             let start = place.start(exercise);
             place.write(&directory, &start)?;
@@ -89,7 +90,7 @@ impl Learner {
         let learner = Self { directory };
         learner.git(&["init", "-q"])?;
         learner.commit("start")?;
-        for exercise in exercises::all().filter(|exercise| exercise.step() < from) {
+        for exercise in exercises::all().filter(|exercise| !open(exercise)) {
             learner.note(&format!("{}: given", exercise.id))?;
         }
         Ok(learner)
@@ -226,12 +227,19 @@ their places. This is a git repository of its own: look at its log, use it.
 ";
 
 /// The workspace's manifest, with the lab taken from the clone, and no warnings about holes.
-fn manifest() -> Result<String> {
+///
+/// Its packages have a version of their own: cargo tells what it has built apart by name and version,
+/// and would take another workspace's in the shared directory for ours.
+fn manifest(directory: &Path) -> Result<String> {
     let path = reference().join("Cargo.toml");
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let lab = format!("workshop = {{ path = {} }}", quoted(&reference().join("workshop")));
+    let mut hasher = DefaultHasher::new();
+    directory.hash(&mut hasher);
+    let version = format!("\nversion = \"0.1.0-mine.{:x}\"\n", hasher.finish());
     let text = text
+        .replacen("\nversion = \"0.1.0\"\n", &version, 1)
         .replace("    \"workshop\",\n", "")
         .replace("workshop = { path = \"workshop\" }", &lab)
         .replace(

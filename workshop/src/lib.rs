@@ -18,6 +18,7 @@
 //! | [`source`] | exercises in source files |
 //! | [`learner`] | the learner's own workspace |
 //! | [`check`] | what the kernel thinks of an exercise |
+//! | [`predict`] | a question for each step, answered by the lab |
 //! | [`tool`] | the verbs about exercises |
 //! | [`exercise`] | for the tests of exercises: verdicts, and processes to try things in |
 //! | [`probe`] | what tests run inside containers |
@@ -29,6 +30,7 @@ pub mod exercises;
 pub mod internet;
 pub mod lab;
 pub mod learner;
+pub mod predict;
 pub mod probe;
 pub mod pty;
 pub mod snapshot;

@@ -13,8 +13,9 @@ use clap::Subcommand;
 
 use crate::check::{Verdict, check};
 use crate::exercise::WORDS;
-use crate::exercises::{self, Exercise, STEPS};
+use crate::exercises::{self, Exercise, ROUTES, Route, STEPS};
 use crate::learner::{DIRECTORY, Learner, reference};
+use crate::predict;
 use crate::source::Place;
 
 /// The exercises.
@@ -29,6 +30,10 @@ pub enum Verb {
         /// Leave the steps before this one solved: step04, or 4
         #[arg(long, value_name = "STEP", value_parser = parse_step, default_value = "1")]
         from: usize,
+
+        /// Leave all solved but the exercises of a shorter workshop
+        #[arg(long, value_parser = ROUTES.map(|route| route.name))]
+        route: Option<String>,
     },
     /// Try an exercise on the kernel; without a number, the next one that is not done
     Check {
@@ -57,6 +62,16 @@ pub enum Verb {
         /// Its number
         exercise: String,
     },
+    /// Answer a question about a step, and let the lab find who is right
+    Predict {
+        /// step04, or 4; without it, the step that you are at
+        #[arg(value_parser = parse_step)]
+        step: Option<usize>,
+
+        /// Your prediction, for who does not want to be asked
+        #[arg(long)]
+        answer: Option<String>,
+    },
     /// Show what is done, in how many minutes, with how many hints
     Progress,
     /// Solve all that comes before a step, and go on from there
@@ -80,7 +95,10 @@ fn parse_step(text: &str) -> Result<usize> {
 pub fn run(verb: Verb) -> Result<ExitCode> {
     let done = ExitCode::SUCCESS;
     match verb {
-        Verb::Start { directory, from } => start(&directory, from)?,
+        Verb::Start { directory, from, route } => {
+            let route = ROUTES.iter().find(|known| Some(known.name) == route.as_deref());
+            start(&directory, from, route)?;
+        }
         Verb::Check { exercise } => {
             let learner = Learner::find()?;
             let Some(exercise) = choose(&learner, exercise.as_deref())? else {
@@ -99,6 +117,10 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
             println!("Exercise {} is as it was; your lines are in the git log.", exercise.id);
         }
         Verb::Diff { exercise } => diff(&Learner::find()?, by_id(&exercise)?)?,
+        Verb::Predict { step, answer } => {
+            let step = step.map_or_else(|| at_step(&Learner::find()?), Ok)?;
+            return predict::run(step, answer);
+        }
         Verb::Progress => progress(&Learner::find()?)?,
         Verb::Catchup { step } => catch_up(&Learner::find()?, step)?,
         Verb::Prefetch => prefetch()?,
@@ -118,8 +140,13 @@ fn choose(learner: &Learner, id: Option<&str>) -> Result<Option<&'static Exercis
     id.map_or_else(|| learner.next(), |id| by_id(id).map(Some))
 }
 
-fn start(directory: &Path, from: usize) -> Result<()> {
-    let learner = Learner::start(directory, from)?;
+fn at_step(learner: &Learner) -> Result<usize> {
+    Ok(learner.next()?.map_or(STEPS.len(), Exercise::step).min(predict::QUESTIONS.len()))
+}
+
+fn start(directory: &Path, from: usize, route: Option<&Route>) -> Result<()> {
+    let on_route = |id| route.is_none_or(|route| route.exercises.contains(&id));
+    let learner = Learner::start(directory, |e| e.step() >= from && on_route(e.id))?;
     let directory = learner.directory.display();
     println!(
         "Your workspace is {directory}: the workshop's code, with holes for you to fill.\n\

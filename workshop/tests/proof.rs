@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 
 use nix::unistd::geteuid;
 use workshop::check::{self, Verdict};
-use workshop::exercises::{self, Exercise, STEPS};
+use workshop::exercises::{self, Exercise, ROUTES, STEPS};
 use workshop::learner::{Learner, reference};
+use workshop::predict::{self, QUESTIONS};
 use workshop::source::Place;
 
 /// A learner's workspace in target/, which is removed when the test has passed.
@@ -19,7 +20,7 @@ impl Workspace {
     fn start(name: &str) -> Self {
         let directory = reference().join("target/proof").join(name);
         let _ = fs::remove_dir_all(&directory); // of a test that failed
-        Self(Learner::start(&directory, 1).unwrap())
+        Self(Learner::start(&directory, |_| true).unwrap())
     }
 
     /// One in which everything is solved.
@@ -68,6 +69,20 @@ fn each_exercise_is_whole() {
     for step in 1..=STEPS.len() {
         let count = exercises::all().filter(|exercise| exercise.step() == step).count();
         assert!((3..=5).contains(&count), "step {step} has {count} exercises");
+    }
+}
+
+#[test]
+fn the_leaders_page_has_the_exercises_minutes() {
+    let page = fs::read_to_string(reference().join("book/src/leader.md")).unwrap();
+    let tables = exercises::leaders_tables();
+    assert!(page.contains(&tables), "book/src/leader.md should have these tables:\n\n{tables}");
+    for route in &ROUTES {
+        let chosen = exercises::all().filter(|exercise| route.exercises.contains(&exercise.id));
+        let (count, work) =
+            chosen.fold((0, 0), |(n, sum), exercise| (n + 1, sum + exercise.minutes));
+        assert_eq!(count, route.exercises.len(), "{}", route.name);
+        assert!((70..=85).contains(&(work * 100 / route.minutes)), "{}: {work}", route.name);
     }
 }
 
@@ -121,6 +136,19 @@ fn the_starter_compiles_without_a_warning() {
     workspace.put(first, |place| place.body.clone());
     assert!(matches!(verdict(), Verdict::Passed(2..)));
     workspace.remove();
+}
+
+/// The kernel answers; that the texts go with the answers is what is asserted here.
+#[test]
+#[ignore = "takes built programs: .ci/run does it"]
+fn the_predictions_come_out_as_the_texts_say() {
+    for (question, right) in QUESTIONS.iter().zip(["a", "b", "a", "c", "c"]) {
+        if question.needs_cgroup && !geteuid().is_root() {
+            println!("step {}: takes root", question.step);
+            continue;
+        }
+        assert_eq!(predict::experiment(question).unwrap(), right, "{}", question.text);
+    }
 }
 
 fn wrong(place: &Place, exercise: &Exercise, mutant: usize) -> String {

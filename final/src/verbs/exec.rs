@@ -39,12 +39,12 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
     // The PID namespace is special: setns(2) puts not us into it, but our next child. And it
     // takes a capability over the user namespace that owns it, so that one comes first.
     let (before, after) = split(bundle.namespaces);
-    setns(&pidfd, before).context("cannot join the container's PID namespace")?;
+    setns(&pidfd, flags(&before)).context("cannot join the container's PID namespace")?;
 
     let mut child = Child::spawn(Namespaces::default(), cgroup.fd(), || {
         cgroup.join()?;
         bundle.process.leave_caller()?;
-        setns(&pidfd, after).context("cannot join the container's namespaces")?;
+        setns(&pidfd, flags(&after)).context("cannot join the container's namespaces")?;
         chdir(&workdir).with_context(|| format!("no directory {} in it", workdir.display()))?;
         let terminal = bundle.process.open_stdio()?;
         bundle.process.restrict()?;
@@ -56,16 +56,17 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
     }
 }
 
-/// What is joined before the fork, and what after it, as setns(2) wants it.
-pub fn split(namespaces: Namespaces) -> (CloneFlags, CloneFlags) {
+/// What is joined before the clone, and what after it, as setns(2) wants it.
+#[must_use]
+pub fn split(namespaces: Namespaces) -> (Vec<Namespace>, Vec<Namespace>) {
     // ANCHOR: ex-6.1
-    let (before, after): (Vec<_>, Vec<_>) = Namespace::ALL
+    Namespace::ALL
         .into_iter()
         .filter(|&namespace| namespaces.contains(namespace))
-        .partition(|namespace| matches!(namespace, Namespace::User | Namespace::Pid));
-    let flags = |chosen: Vec<Namespace>| {
-        CloneFlags::from_bits_retain(chosen.iter().fold(0, |flags, n| flags | n.flag()))
-    };
-    (flags(before), flags(after))
+        .partition(|namespace| matches!(namespace, Namespace::User | Namespace::Pid))
     // ANCHOR_END: ex-6.1
+}
+
+fn flags(namespaces: &[Namespace]) -> CloneFlags {
+    CloneFlags::from_bits_retain(namespaces.iter().fold(0, |flags, n| flags | n.flag()))
 }

@@ -65,6 +65,61 @@ pub fn all() -> impl Iterator<Item = &'static Exercise> {
     steps.into_iter().flatten()
 }
 
+/// A choice of exercises for a workshop of a given length; the others are solved from the beginning.
+#[derive(Debug)]
+pub struct Route {
+    /// As `cargo workshop start --route` knows it.
+    pub name: &'static str,
+    /// How long the workshop is, in minutes, with everything.
+    pub minutes: u32,
+    /// The exercises.
+    pub exercises: &'static [&'static str],
+}
+
+/// About three quarters of a workshop are exercises; the rest is talk, and coffee.
+pub const ROUTES: [Route; 3] = [
+    Route { name: "90-minutes", minutes: 90, exercises: &["1.1", "1.4", "3.2", "4.3", "5.1"] },
+    Route {
+        name: "half-day",
+        minutes: 240,
+        exercises: &[
+            "1.1", "1.2", "1.3", "1.4", "2.1", "2.2", "3.2", "3.4", "4.2", "4.3", "5.1", "5.3",
+            "6.3",
+        ],
+    },
+    Route {
+        name: "full-day",
+        minutes: 420,
+        exercises: &[
+            "1.1", "1.2", "1.3", "1.4", "1.5", "2.1", "2.2", "2.3", "3.1", "3.2", "3.3", "3.4",
+            "4.1", "4.2", "4.3", "5.1", "5.2", "5.3", "6.1", "6.2", "6.3",
+        ],
+    },
+];
+
+/// The tables of the leader's page.
+#[must_use]
+pub fn leaders_tables() -> String {
+    let mut text = String::new();
+    for Route { name, minutes, exercises } in &ROUTES {
+        let chosen: Vec<_> = all().filter(|exercise| exercises.contains(&exercise.id)).collect();
+        let work: u32 = chosen.iter().map(|exercise| exercise.minutes).sum();
+        text += &format!(
+            "### `--route {name}`\n\n{} exercises, {work} minutes of work in {minutes}\n\n\
+             | exercise | minutes | from the start |\n|---|---|---|\n",
+            chosen.len()
+        );
+        let mut clock = 0;
+        for exercise in chosen {
+            clock += exercise.minutes;
+            let Exercise { id, title, minutes, .. } = exercise;
+            text += &format!("| {id} {title} | {minutes} | {}:{:02} |\n", clock / 60, clock % 60);
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// The directories of the steps; the last one is `final`.
 pub const STEPS: [&str; 6] = [
     "step01-namespaces",

@@ -11,15 +11,14 @@ pub(super) const EXERCISES: &[Exercise] = &[
         task: "`exec` joins the namespaces of a running container with setns(2). The runtime \
                itself has to stay outside, where the terminal is and the files are; so most of \
                them are joined by the new process, after the clone. Two kinds must come before: \
-               find out which. The result is the flags for before, and the flags for after.",
+               find out which. The result is those for before, and those for after.",
         hints: [
             "setns(2) has a paragraph for each kind. One kind does not move the caller at all, but \
              its next child.",
             "That kind takes a capability over the user namespace that owns it. As a plain user you \
              have that only when you are in there.",
             "User and Pid before, all other kinds after. namespaces.contains says which ones the \
-             container has; partition splits an iterator in two; flag() is each one's bit, \
-             CloneFlags::from_bits_retain takes them.",
+             container has; partition splits an iterator in two.",
         ],
         mutants: &[
             Mutant {
@@ -82,25 +81,29 @@ pub(super) const EXERCISES: &[Exercise] = &[
     },
     Exercise {
         id: "6.3",
-        title: "Privileges are given up last, and in order",
+        title: "Privileges are given up last, and for good",
         minutes: 20,
-        start: Start::Repair,
-        task: "All the pieces are here: limits, groups, capabilities, no_new_privs, system call \
-               filter. Somebody put them in the order in which they came to mind, and the kernel \
-               refuses; each takes something that another one has given up before. Find the order.",
+        start: Start::Blank,
+        task: "All that comes before took privileges: mounts, networks, namespaces. Now the process \
+               gives up what the program must not have: its resource limits are set, the caller's \
+               groups left (a user namespace with a map of one id has setgroups denied: EPERM is \
+               no error), all capabilities given up but those of the list, no_new_privs set, and \
+               last, if there is one, the filter of system calls applied. What is the order in which \
+               each step still has what it needs?",
         hints: [
-            "Ask of each line what it needs. seccomp(2) says what a filter takes; \
-             setgroups(2) takes a capability.",
-            "A filter needs CAP_SYS_ADMIN or no_new_privs. And once the filter is there, calls that it does \
-             not allow are gone, also for us.",
-            "Limits, groups, capabilities, no_new_privs, and the filter as the very last.",
+            "Ask of each step what it takes. setgroups(2) takes a capability, and the filter takes \
+             away system calls, perhaps those of the steps before.",
+            "nix has setrlimit and setgroups, `security` has the rest; `self.rlimits` is a list of \
+             (resource, soft, hard). Each gets a context() that names what could not be done.",
+            "Limits, groups, capabilities, no_new_privs, and the filter as the very last: it is an \
+             Option, and Filters::apply takes a reference.",
         ],
         mutants: &[
             Mutant {
-                what: "the filter before no_new_privs",
-                from: "security::no_new_privileges()?; // or else seccomp would need CAP_SYS_ADMIN\n        self.seccomp.as_ref().map_or(Ok(()), Filters::apply)",
-                to: "self.seccomp.as_ref().map_or(Ok(()), Filters::apply)?;\n        security::no_new_privileges()",
-                says: "every step of giving up succeeds",
+                what: "a set-user-ID program gets everything back",
+                from: "security::no_new_privileges()?; // or else seccomp would need CAP_SYS_ADMIN",
+                to: "",
+                says: "a set-user-ID program gains nothing",
             },
             Mutant {
                 what: "capabilities are kept",
@@ -118,7 +121,7 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 what: "no filter at all",
                 from: "self.seccomp.as_ref().map_or(Ok(()), Filters::apply)",
                 to: "Ok(())",
-                says: "system calls are filtered",
+                says: "system calls are filtered, if there is a filter",
             },
         ],
     },

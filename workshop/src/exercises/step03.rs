@@ -138,12 +138,6 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 to: "",
                 says: "looked up in the image",
             },
-            Mutant {
-                what: "magic links are followed",
-                from: "| ResolveFlag::RESOLVE_NO_MAGICLINKS",
-                to: "",
-                says: "looked up in the image",
-            },
         ],
     },
 ];
