@@ -163,5 +163,5 @@ pub fn experiment(question: &Question) -> Result<String> {
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("  | {line}\n")).collect()
+    text.lines().flat_map(|line| ["  | ", line, "\n"]).collect()
 }
