@@ -14,10 +14,10 @@ use runtime::process::Process;
 use runtime::security::{Filters, parse_capabilities, profile};
 use runtime::verbs::exec::split;
 use step01_namespaces::{Namespace, Namespaces, pidfd_open};
-use workshop::exercise::{Held, apart, expect, expect_ok, verdict};
 use workshop::lab::Who;
 use workshop::suite::{Test, suite};
 use workshop::test;
+use workshop::verdict::{Held, apart, expect, expect_ok, verdict};
 
 static TESTS: &[Test] = &[
     test!(ex6_1_exec_is_in_the_container_and_its_runtime_is_not, [Root, LabRoot, Plain]),

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
-use crate::{Channel, Failure, Message, Namespace, Namespaces, Signals, write_id_maps};
+use crate::{Channel, Failure, Message, Namespace, Namespaces, Signals, see, write_id_maps};
 
 /// What the child's set-up hands over: the program to become, and the container's terminal.
 #[derive(Debug)]
@@ -285,7 +285,15 @@ pub(crate) fn explain_clone(namespaces: Namespaces, errno: Errno) -> anyhow::Err
         Errno::EBUSY => "the cgroup has controllers enabled for children, so it takes no process",
         _ => "unexpected",
     };
-    anyhow!("cannot make the new namespaces: {} ({why})", io::Error::from(errno))
+    let check = match errno {
+        Errno::ENOSYS => "kernel",
+        Errno::EAGAIN => "limits",
+        Errno::EBUSY => "cgroup-delegation",
+        _ if user => "userns",
+        _ => "namespaces",
+    };
+    let error = io::Error::from(errno);
+    anyhow!("cannot make the new namespaces: {error} ({why}){}", see(check))
 }
 
 /// pidfd_open(2): a process by its number; readable when it has ended.

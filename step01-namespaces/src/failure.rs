@@ -47,6 +47,13 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// The last line of an error that a check of the workshop's doctor says more about; it goes to the end
+/// of the innermost text, so that it stays the last.
+#[must_use]
+pub fn see(check: &str) -> String {
+    format!("\nsee: cargo workshop doctor {check}")
+}
+
 /// Begins `main`: reads the command line. What it cannot read is an engine's error (125), where
 /// clap alone would say 2, which a container's program may well mean by itself.
 #[must_use]

@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::unistd::{Pid, Uid, User, getegid, geteuid};
+
+use crate::see;
 
 /// Whether we are in a user namespace other than the first one, where every id is itself.
 #[must_use]
@@ -48,7 +50,8 @@ pub fn map_one_id(pid: Pid, uid: u32, gid: u32) -> Result<()> {
 // ANCHOR_END: maps
 
 fn write(path: &str, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {text:?} to {path}"))
+    fs::write(path, text)
+        .map_err(|error| anyhow!("cannot write {text:?} to {path}: {error}{}", see("userns")))
 }
 
 /// The first range of our user in `file`, as (first id, count) in decimal (subuid(5)).
@@ -73,8 +76,9 @@ fn run_helper(helper: &str, pid: Pid, ours: u32, (first, count): &(String, Strin
     ensure!(
         output.status.success(),
         "{helper} refused the ids {first}+{count}: {}; it must be setuid root and the range must \
-         be ours in /etc/subuid and /etc/subgid",
-        String::from_utf8_lossy(&output.stderr).trim()
+         be ours in /etc/subuid and /etc/subgid{}",
+        String::from_utf8_lossy(&output.stderr).trim(),
+        see("id-range")
     );
     Ok(())
 }

@@ -13,10 +13,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getegid, geteuid};
 use step01_namespaces::{Child, Namespace, Namespaces, exit_status, map_one_id};
-use workshop::exercise::{Held, apart, expect, expect_ok, verdict};
 use workshop::lab::Who;
 use workshop::suite::{Test, read, suite};
 use workshop::test;
+use workshop::verdict::{Held, apart, expect, expect_ok, verdict};
 
 static TESTS: &[Test] = &[
     test!(ex1_1_each_flag_makes_its_own_namespace, [Root, LabRoot, Plain]),

@@ -386,6 +386,7 @@ fn a_full_process_table_is_named_as_the_cause(_: Who) {
     let outcome = run(command.args(["-c", "ulimit -u 1; exec \"$0\" true"]).arg(program), PATIENCE);
     assert_eq!(outcome.status, Some(125), "{outcome:?}");
     assert!(outcome.stderr.contains("the limit of processes is reached"), "{outcome:?}");
+    assert!(outcome.stderr.ends_with("\nsee: cargo workshop doctor limits\n"), "{outcome:?}");
 }
 
 fn a_namespace_limit_is_named_as_the_cause(_: Who) {
@@ -396,6 +397,7 @@ fn a_namespace_limit_is_named_as_the_cause(_: Who) {
         let outcome = step01(&["--user", "true"]);
         assert_eq!(outcome.status, Some(125), "{outcome:?}");
         assert!(outcome.stderr.contains("/proc/sys/user/max_"), "{kind}: {outcome:?}");
+        assert!(outcome.stderr.ends_with("\nsee: cargo workshop doctor userns\n"), "{outcome:?}");
         fs::write(&limit, before).unwrap();
         output(&["--user", "true"]);
     }

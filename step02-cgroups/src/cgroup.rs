@@ -10,6 +10,8 @@ use colored::Colorize as _;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Pid, access};
 
+use step01_namespaces::see;
+
 use crate::group::Group;
 use crate::limits::show_bytes;
 use crate::settings::settings;
@@ -84,9 +86,10 @@ impl Cgroup {
             None => Ok(cgroup),
             Some(s) => bail!(
                 "cannot limit --{}: this kernel has no {} controller, or none is mounted (see \
-                 /proc/cgroups)",
+                 /proc/cgroups){}",
                 s.option,
-                s.controller
+                s.controller,
+                see("cgroup-delegation")
             ),
         }
     }
@@ -323,15 +326,18 @@ fn undelegated(own: &Path) -> String {
     format!("the cgroup {} is not ours to write; {}", own.display(), delegate_hint())
 }
 
-fn delegate_hint() -> &'static str {
+fn delegate_hint() -> String {
     "have systemd delegate one (systemd-run --user --scope -p Delegate=yes COMMAND), or run as root"
+        .to_owned()
+        + &see("cgroup-delegation")
 }
 
 fn explain_v1(error: &io::Error, parent: &Path, wanted: Option<&Setting>) -> anyhow::Error {
     let hint = if is_denied(error) {
-        "; cgroup version 1 cannot be delegated safely, so limits take root here"
+        "; cgroup version 1 cannot be delegated safely, so limits take root here".to_owned()
+            + &see("cgroup-delegation")
     } else {
-        ""
+        String::new()
     };
     let what = wanted.map_or_else(String::new, |s| format!("cannot limit --{}: ", s.option));
     anyhow!("{what}cannot make a cgroup in {}: {error}{hint}", parent.display())

@@ -395,6 +395,8 @@ fn a_user_without_cgroups_has_no_limits(_: Who) {
         assert!(outcome.stderr.contains(&why), "{outcome:?}");
         assert!(outcome.stderr.contains(TREES), "{outcome:?}");
         assert!(outcome.stderr.contains("root"), "{outcome:?}"); // what to do
+        let last = "\nsee: cargo workshop doctor cgroup-delegation\n";
+        assert!(outcome.stderr.ends_with(last), "{outcome:?}");
     }
     let outcome = step02(&["true"]);
     assert_eq!((outcome.status, outcome.stderr.as_str()), (Some(0), ""));

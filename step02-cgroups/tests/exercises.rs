@@ -11,10 +11,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use step01_namespaces::{Child, Namespaces};
 use step02_cgroups::{Cpuset, Limits, Usage, Version, hierarchies, settings};
-use workshop::exercise::{expect, verdict};
 use workshop::lab::Who;
 use workshop::suite::{Test, suite};
 use workshop::test;
+use workshop::verdict::{expect, verdict};
 
 static TESTS: &[Test] = &[
     test!(ex2_1_each_limit_is_a_number_in_a_file, [Root, LabRoot, Plain]),

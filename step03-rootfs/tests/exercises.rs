@@ -13,10 +13,10 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::getcwd;
 use step03_rootfs::{Mount, Root, mask, overlay, pivot, sys};
-use workshop::exercise::{apart, expect, expect_ok};
 use workshop::lab::Who;
 use workshop::suite::{Test, suite};
 use workshop::test;
+use workshop::verdict::{apart, expect, expect_ok};
 
 static TESTS: &[Test] = &[
     test!(ex3_1_writes_go_to_the_upper_layer, [Root, LabRoot]),

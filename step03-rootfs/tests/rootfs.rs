@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::mkfifo;
-use step03_rootfs::MASKED_PATHS;
+use step03_rootfs::{MASKED_PATHS, Mount};
 use workshop::lab::Who;
 use workshop::suite::{Outcome, Test, command, probe_volume, read, run, suite};
 use workshop::test;
@@ -40,6 +41,7 @@ static TESTS: &[Test] = &[
     test!(a_volume_covers_a_fifo_or_a_dangling_link, [Root, LabRoot, Plain]),
     test!(what_is_in_the_way_is_named, [Root, LabRoot, Plain]),
     test!(what_cannot_be_is_refused_with_the_reason, [Root, LabRoot, Plain]),
+    test!(a_hidden_proc_or_a_missing_file_system_is_named, [LabRoot]),
 ];
 
 fn main() -> ExitCode {
@@ -578,4 +580,15 @@ fn what_cannot_be_is_refused_with_the_reason(_: Who) {
         let said = refusal(&[&words[..], &["true"]].concat());
         assert!(said.contains(why), "{words:?}: {said}");
     }
+}
+
+fn a_hidden_proc_or_a_missing_file_system_is_named(_: Who) {
+    let error = Mount::new("nosuchfs", "/mnt", "").open().unwrap_err().to_string();
+    assert!(error.contains("this kernel does not have that file system"), "{error}");
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(Some("/dev/null"), "/proc/version", None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .unwrap();
+    let why = refusal(&["--user", "true"]);
+    assert!(why.contains("the whole of the old one"), "{why}");
+    assert!(why.ends_with("\nsee: cargo workshop doctor proc\n"), "{why}");
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use step01_namespaces::{Namespace, Namespaces};
+use step01_namespaces::{Namespace, Namespaces, see};
 
 use crate::{Args, Cidr, Lease, Pool, Rtnetlink, explain, netlink};
 
@@ -79,14 +79,14 @@ impl Network {
                 result => result,
             }
         };
-        plug().map_err(|e| explain(&format!("cannot make the veth pair {name}"), &e))
+        plug().map_err(|e| explain("veth", &format!("cannot make the veth pair {name}"), &e))
     }
     // ANCHOR_END: plug
 
     /// The child's side: loopback, address, default route.
     pub fn configure(&self) -> Result<()> {
         configure(self.address, self.subnet)
-            .map_err(|e| explain("cannot configure eth0 in the container", &e))
+            .map_err(|e| explain("veth", "cannot configure eth0 in the container", &e))
     }
 
     /// The bridge's name.
@@ -151,11 +151,11 @@ pub fn loopback_up() -> Result<()> {
         let lo = rt.find("lo")?.ok_or(Errno::ENODEV)?;
         rt.set_up(lo.index)
     };
-    up().map_err(|e| explain("cannot bring up lo in the container", &e))
+    up().map_err(|e| explain("veth", "cannot bring up lo in the container", &e))
 }
 
 fn find_or_create_bridge(name: &str, subnet: Cidr) -> Result<u32> {
-    let failed = |e| explain(&format!("cannot make the bridge {name}"), &e);
+    let failed = |e| explain("bridge", &format!("cannot make the bridge {name}"), &e);
     let mut rt = Rtnetlink::open().map_err(failed)?;
     let gateway = (subnet.gateway(), subnet.prefix());
     if let Some(link) = rt.find(name).map_err(failed)? {
@@ -175,7 +175,10 @@ fn find_or_create_bridge(name: &str, subnet: Cidr) -> Result<u32> {
         }
     }
     if let Some(route) = rt.overlapping_route(subnet).map_err(failed)? {
-        bail!("the subnet {subnet} overlaps the route {route}; choose another with --subnet");
+        bail!(
+            "the subnet {subnet} overlaps the route {route}; choose another with --subnet{}",
+            see("subnet")
+        );
     }
     create_bridge(&mut rt, name, subnet).inspect_err(|_| {
         let _ = delete_ours(&mut rt, name);
@@ -191,7 +194,7 @@ pub(crate) fn delete_ours(rt: &mut Rtnetlink, name: &str) -> netlink::Result<()>
 }
 
 fn create_bridge(rt: &mut Rtnetlink, name: &str, subnet: Cidr) -> Result<u32> {
-    let failed = |e| explain(&format!("cannot make the bridge {name}"), &e);
+    let failed = |e| explain("bridge", &format!("cannot make the bridge {name}"), &e);
     // Left to itself a bridge takes the lowest address of its ports, so it would change as
     // containers come and go, and the others' neighbour tables would be wrong for a while.
     rt.create_bridge(name, mac_of(subnet.gateway()), GROUP).map_err(failed)?;

@@ -172,7 +172,9 @@ impl Pool {
             return Ok(());
         }
         let removed = Rtnetlink::open().and_then(|mut rt| delete_ours(&mut rt, &self.bridge));
-        removed.map_err(|e| explain(&format!("cannot delete the bridge {}", self.bridge), &e))?;
+        removed.map_err(|e| {
+            explain("bridge", &format!("cannot delete the bridge {}", self.bridge), &e)
+        })?;
         fs::remove_dir_all(&self.path)
             .with_context(|| format!("cannot remove {}", self.path.display()))?;
         let _ = fs::remove_dir(STATE); // if it is empty

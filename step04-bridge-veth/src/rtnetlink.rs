@@ -6,7 +6,8 @@ use anyhow::anyhow;
 use nix::errno::Errno;
 use nix::net::if_::if_indextoname;
 use nix::sys::socket::SockProtocol;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
+use step01_namespaces::see;
 
 use crate::Cidr;
 use crate::netlink::{Error, Message, NLM_F_CREATE, NLM_F_EXCL, Reply, Result, Socket, u32_at};
@@ -188,13 +189,16 @@ fn link(index: u32, flags: libc::c_int) -> [u8; IFINFOMSG_LEN] {
     fixed
 }
 
-/// A netlink error as what could not be done, with its likely cause.
+/// A netlink error as what could not be done, with its likely cause; `check` is the doctor's.
 #[must_use]
-pub fn explain(what: &str, error: &Error) -> anyhow::Error {
+pub fn explain(check: &str, what: &str, error: &Error) -> anyhow::Error {
     let hint = match error.errno {
-        Errno::EPERM => "; run as root, or in the lab: cargo workshop lab",
-        Errno::EOPNOTSUPP => "; this kernel lacks the module for it (bridge, veth or nf_tables)",
-        _ => "",
+        Errno::EPERM if geteuid().is_root() => {
+            "; root here lacks CAP_NET_ADMIN".to_owned() + &see("container")
+        }
+        Errno::EPERM => "; run as root, or in the lab: cargo workshop lab".to_owned(),
+        Errno::EOPNOTSUPP => "; this kernel lacks the module for it".to_owned() + &see(check),
+        _ => String::new(),
     };
     anyhow!("{what}: {error}{hint}")
 }

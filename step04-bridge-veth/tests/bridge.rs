@@ -176,6 +176,7 @@ fn a_subnet_that_overlaps_a_route_is_refused(_: Who) {
     for subnet in ["198.51.100.0/24", "198.51.100.128/25", "198.0.0.0/8"] {
         let why = refusal(&["--subnet", subnet, "true"]);
         assert!(why.contains("198.51.100.0/24 dev uplink"), "{why}");
+        assert!(why.ends_with("\nsee: cargo workshop doctor subnet\n"), "{why}");
     }
     let _one = web(&[]);
     let before = host();

@@ -10,10 +10,10 @@ use std::time::Duration;
 use nix::net::if_::if_nametoindex;
 use nix::sched::CloneFlags;
 use step04_bridge_veth::{Rtnetlink, configure};
-use workshop::exercise::{Held, expect, verdict};
 use workshop::lab::Who;
 use workshop::suite::{Test, read, suite};
 use workshop::test;
+use workshop::verdict::{Held, expect, verdict};
 use workshop::wire::Wire;
 
 static TESTS: &[Test] = &[

@@ -3,8 +3,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use colored::Colorize as _;
+use step01_namespaces::see;
 use step04_bridge_veth::Pool;
 
 use crate::nftables::{DroppingChain, Nftables};
@@ -96,5 +97,6 @@ fn read(path: &str) -> Result<String> {
 }
 
 fn write(path: &str, value: &str) -> Result<()> {
-    fs::write(path, value).with_context(|| format!("cannot write {value} to {path}"))
+    fs::write(path, value)
+        .map_err(|error| anyhow!("cannot write {value} to {path}: {error}{}", see("forwarding")))
 }

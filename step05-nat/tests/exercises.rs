@@ -10,11 +10,11 @@ use nix::sched::{CloneFlags, setns};
 use step04_bridge_veth::Pool;
 use step05_nat::nftables::{Hook, Kind, Nftables, add_chain, add_table, delete_table};
 use step05_nat::{forwarding, ruleset};
-use workshop::exercise::{Held, apart, expect, expect_ok};
 use workshop::internet::{SERVER, UPLINK};
 use workshop::lab::Who;
 use workshop::suite::{Test, get, read, suite, this_program};
 use workshop::test;
+use workshop::verdict::{Held, apart, expect, expect_ok};
 use workshop::wire::Wire;
 
 static TESTS: &[Test] = &[

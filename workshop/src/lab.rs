@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
@@ -86,9 +86,12 @@ pub fn run(who: Who, check: bool, inside: impl FnOnce() -> i32) -> Result<ExitSt
     if !uid.is_root() {
         spaces |= CloneFlags::CLONE_NEWUSER;
     }
-    unshare(spaces).context(
-        "cannot make the lab's namespaces; if this system restricts user namespaces, run as root",
-    )?;
+    unshare(spaces).map_err(|errno| {
+        anyhow!(
+            "cannot make the lab's namespaces: {errno}; if this system restricts user namespaces, \
+             run as root\nsee: cargo workshop doctor userns"
+        )
+    })?;
     if !uid.is_root() {
         let inside = if who == Who::LabRoot { (0, 0) } else { (uid.as_raw(), gid.as_raw()) };
         map_ids(inside, (uid, gid))?;
@@ -153,7 +156,7 @@ fn become_user(id: u32) -> Result<()> {
     Ok(())
 }
 
-fn map_ids(inside: (u32, u32), (uid, gid): (Uid, Gid)) -> Result<()> {
+pub(crate) fn map_ids(inside: (u32, u32), (uid, gid): (Uid, Gid)) -> Result<()> {
     let write = |file: &str, text: &str| {
         fs::write(format!("/proc/self/{file}"), text)
             .with_context(|| format!("cannot write {text:?} to /proc/self/{file}"))
@@ -248,7 +251,7 @@ fn build_host() -> Result<()> {
     fs::remove_dir(aside).context("cannot clean up /run")
 }
 
-fn make_private() -> Result<()> {
+pub(crate) fn make_private() -> Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .context("cannot make the mounts private")

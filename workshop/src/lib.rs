@@ -9,32 +9,29 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | [`cli`] | the program: `cargo workshop VERB` |
+//! | [`doctor`] | what on a machine stops which step |
 //! | [`lab`] | the namespaces of a lab, and who one is in it |
 //! | [`internet`] | 198.51.100.0/24: a server that says who asked, and a second host |
-//! | [`wire`] | links, addresses and routes by netlink |
+//! | [`wire`] | links, addresses and routes by netlink; [`nft`]: the firewall |
 //! | [`snapshot`] | the state of the lab's host, to be compared before and after |
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
-//! | [`exercises`] | what the learner is told, and wrong solutions |
-//! | [`source`] | exercises in source files |
-//! | [`learner`] | the learner's own workspace |
-//! | [`check`] | what the kernel thinks of an exercise |
-//! | [`predict`] | a question for each step, answered by the lab |
-//! | [`tool`] | the verbs about exercises |
-//! | [`exercise`] | for the tests of exercises: verdicts, and processes to try things in |
+//! | [`exercises`] | the exercises, the learner's own workspace, and what the kernel thinks of it |
+//! | [`verdict`] | for the tests of exercises: verdicts, and processes to try things in |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
 
-pub mod check;
-pub mod exercise;
+#![cfg(target_os = "linux")] // elsewhere there is only the program: src/bin/workshop/elsewhere.rs
+
+pub mod cli;
+pub mod doctor;
 pub mod exercises;
 pub mod internet;
 pub mod lab;
-pub mod learner;
-pub mod predict;
+pub mod nft;
 pub mod probe;
 pub mod pty;
 pub mod snapshot;
-pub mod source;
 pub mod suite;
-pub mod tool;
+pub mod verdict;
 pub mod wire;

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::unistd::geteuid;
-use workshop::check::{self, Verdict};
+use workshop::exercises::check::{self, Verdict};
+use workshop::exercises::learner::{Learner, reference};
+use workshop::exercises::place::Place;
+use workshop::exercises::predict::{self, QUESTIONS};
 use workshop::exercises::{self, Exercise, ROUTES, STEPS};
-use workshop::learner::{Learner, reference};
-use workshop::predict::{self, QUESTIONS};
-use workshop::source::Place;
 
 /// A learner's workspace in target/, which is removed when the test has passed.
 struct Workspace(Learner);

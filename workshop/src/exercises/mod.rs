@@ -3,13 +3,27 @@
 //! The code of an exercise is the reference's own, between two lines such as `// ANCHOR: ex-1.1` and
 //! `// ANCHOR_END: ex-1.1`. Its tests are the functions `ex1_1_...` in the `tests/exercises.rs` of its
 //! step. Here is the rest of it, and what plausible wrong solutions look like.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `step01` to `step05`, `runtime` | what the learner is told about each exercise |
+//! | [`place`] | exercises in source files |
+//! | [`learner`] | the learner's own workspace |
+//! | [`check`] | what the kernel thinks of an exercise |
+//! | [`predict`] | a question for each step, answered by the lab |
+//! | [`verbs`] | `cargo workshop start`, `check`, `hint` and so on |
 
+pub mod check;
+pub mod learner;
+pub mod place;
+pub mod predict;
 mod runtime;
 mod step01;
 mod step02;
 mod step03;
 mod step04;
 mod step05;
+pub mod verbs;
 
 /// An exercise.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! The learner's tool: `cargo workshop`.
+//! The learner's tool: `cargo workshop VERB`.
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -6,8 +6,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use workshop::lab::{self, Who};
-use workshop::tool;
+
+use crate::lab::{self, Who};
+use crate::{doctor, exercises, probe};
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -20,7 +21,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     #[command(flatten)]
-    Exercises(tool::Verb),
+    Exercises(exercises::verbs::Verb),
     /// Open a shell in a lab: a throw-away host with an internet beside it
     Lab {
         /// Stay a plain user in the lab (uid 1000 if you are root now)
@@ -31,18 +32,35 @@ enum Verb {
         #[arg(trailing_var_arg = true)]
         command: Vec<OsString>,
     },
+
+    /// Say what on this machine stops which step, why, and how to mend it; changes nothing
+    ///
+    /// Most checks try the thing itself, in a child and in namespaces that are gone with it. The
+    /// kernel may load modules for that, as it would for the steps.
+    Doctor {
+        /// Only this check, in detail
+        #[arg(value_name = "CHECK", conflicts_with = "list")]
+        name: Option<String>,
+
+        /// List the checks
+        #[arg(long)]
+        list: bool,
+    },
 }
 
-fn main() -> ExitCode {
-    if let Some(status) = workshop::probe::main() {
+/// The `main` of the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    if let Some(status) = probe::main() {
         return status;
     }
     let result = match Cli::parse().verb {
-        Verb::Exercises(verb) => tool::run(verb),
-        Verb::Lab { plain, command } => open_lab(plain, command).map(ExitCode::from),
+        Verb::Exercises(verb) => exercises::verbs::run(verb),
+        Verb::Lab { plain, command } => open_lab(plain, command),
+        Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
     };
     match result {
-        Ok(status) => status,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(125)

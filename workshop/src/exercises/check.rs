@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 
-use crate::exercise::WORDS;
-use crate::exercises::Exercise;
+use super::Exercise;
+use crate::verdict::WORDS;
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::exercises::{self, Exercise, STEPS};
-use crate::source::Place;
+use super::place::Place;
+use super::{Exercise, STEPS, all};
 
 /// Where it is, if nobody says otherwise.
 pub const DIRECTORY: &str = "my-container";
@@ -82,7 +82,7 @@ impl Learner {
         write(&directory.join(".gitignore"), "/target/\n")?;
         fs::create_dir(directory.join(".cargo"))?;
         write(&directory.join(".cargo/config.toml"), &cargo_config())?;
-        for exercise in exercises::all().filter(|exercise| open(exercise)) {
+        for exercise in all().filter(|exercise| open(exercise)) {
             let mut place = Place::find(&directory, exercise.id)?;
             let start = place.start(exercise);
             place.write(&directory, &start)?;
@@ -90,7 +90,7 @@ impl Learner {
         let learner = Self { directory };
         learner.git(&["init", "-q"])?;
         learner.commit("start")?;
-        for exercise in exercises::all().filter(|exercise| !open(exercise)) {
+        for exercise in all().filter(|exercise| !open(exercise)) {
             learner.note(&format!("{}: given", exercise.id))?;
         }
         Ok(learner)
@@ -116,7 +116,7 @@ impl Learner {
     fn renew(&self, lost: &Exercise) -> Result<Place> {
         let mut fresh = Place::find(reference(), lost.id)?;
         let file = fresh.file.clone();
-        for other in exercises::all().filter(|other| other.id != lost.id) {
+        for other in all().filter(|other| other.id != lost.id) {
             let (Ok(mine), Ok(reference)) = (self.place(other), Place::find(reference(), other.id))
             else {
                 continue;
@@ -164,7 +164,7 @@ impl Learner {
         let open = |exercise: &&Exercise| {
             records.get(exercise.id).is_none_or(|record| record.done.is_none() && !record.given)
         };
-        Ok(exercises::all().find(open))
+        Ok(all().find(open))
     }
 
     /// Remembers something that changes no file.

@@ -4,19 +4,19 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{IsTerminal as _, stdout};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Subcommand;
 
-use crate::check::{Verdict, check};
-use crate::exercise::WORDS;
-use crate::exercises::{self, Exercise, ROUTES, Route, STEPS};
-use crate::learner::{DIRECTORY, Learner, reference};
-use crate::predict;
-use crate::source::Place;
+use super::check::{Verdict, check};
+use super::learner::{DIRECTORY, Learner, reference};
+use super::place::Place;
+use super::predict;
+use super::{Exercise, ROUTES, Route, STEPS, all};
+use crate::verdict::WORDS;
 
 /// The exercises.
 #[derive(Subcommand)]
@@ -92,8 +92,8 @@ fn parse_step(text: &str) -> Result<usize> {
 }
 
 /// Does what the verb says.
-pub fn run(verb: Verb) -> Result<ExitCode> {
-    let done = ExitCode::SUCCESS;
+pub fn run(verb: Verb) -> Result<u8> {
+    let done = 0;
     match verb {
         Verb::Start { directory, from, route } => {
             let route = ROUTES.iter().find(|known| Some(known.name) == route.as_deref());
@@ -105,7 +105,7 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
                 println!("All exercises are done: `cargo run -p final -- run` is yours.");
                 return Ok(done);
             };
-            return Ok(if check_one(&learner, exercise)? { done } else { ExitCode::FAILURE });
+            return Ok(if check_one(&learner, exercise)? { done } else { 1 });
         }
         Verb::Watch => watch(&Learner::find()?)?,
         Verb::Hint { exercise } => hint(&Learner::find()?, exercise.as_deref())?,
@@ -129,9 +129,9 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
 }
 
 fn by_id(id: &str) -> Result<&'static Exercise> {
-    let found = exercises::all().find(|exercise| exercise.id == id);
+    let found = all().find(|exercise| exercise.id == id);
     found.with_context(|| {
-        let all: Vec<_> = exercises::all().map(|exercise| exercise.id).collect();
+        let all: Vec<_> = all().map(|exercise| exercise.id).collect();
         format!("there is no exercise {id:?}; these are {}", all.join(", "))
     })
 }
@@ -324,7 +324,7 @@ fn progress(learner: &Learner) -> Result<()> {
     let records = learner.records()?;
     println!("{:<5} {:<46} {:>7} {:>7} {:>5}  state", "", "", "planned", "minutes", "hints");
     let (mut planned, mut done) = (0, 0);
-    for exercise in exercises::all() {
+    for exercise in all() {
         let record = records.get(exercise.id).copied().unwrap_or_default();
         let (state, minutes) = match (record.done, record.given) {
             (Some(_), false) => ("done", record.minutes.to_string()),
@@ -340,14 +340,14 @@ fn progress(learner: &Learner) -> Result<()> {
         let Exercise { id, title, minutes: plan, .. } = exercise;
         println!("{id:<5} {title:<46} {plan:>7} {minutes:>7} {:>5}  {state}", record.hints);
     }
-    println!("{done} of {} done; about {planned} minutes to go", exercises::all().count());
+    println!("{done} of {} done; about {planned} minutes to go", all().count());
     Ok(())
 }
 
 fn catch_up(learner: &Learner, step: usize) -> Result<()> {
     let records = learner.records()?;
     let is_open = |exercise: &&Exercise| records.get(exercise.id).is_none_or(|r| r.done.is_none());
-    let before = exercises::all().filter(|exercise| exercise.step() < step);
+    let before = all().filter(|exercise| exercise.step() < step);
     let open: Vec<_> = before.filter(is_open).collect();
     for exercise in &open {
         let reference = Place::find(reference(), exercise.id)?;

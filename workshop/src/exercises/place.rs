@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::exercises::{Exercise, STEPS, Start};
+use super::{Exercise, STEPS, Start};
 
 /// The lines of an exercise in a file's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
