@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::lab::{self, Who};
-use crate::{doctor, exercises, probe};
+use crate::{doctor, drill, exercises, probe};
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -46,6 +46,9 @@ enum Verb {
         #[arg(long)]
         list: bool,
     },
+
+    /// Open a lab in which one thing is broken: find it, repair it, check it
+    Break(drill::Args),
 }
 
 /// The `main` of the program.
@@ -58,6 +61,7 @@ pub fn main() -> ExitCode {
         Verb::Exercises(verb) => exercises::verbs::run(verb),
         Verb::Lab { plain, command } => open_lab(plain, command),
         Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
+        Verb::Break(args) => drill::main(&args),
     };
     match result {
         Ok(status) => ExitCode::from(status),
@@ -77,11 +81,15 @@ fn open_lab(plain: bool, mut words: Vec<OsString>) -> Result<u8> {
     let status = lab::run(who, false, move || {
         if shell {
             lab::greet();
+            lab::lead_terminal();
         }
         let error = Command::new(&words[0]).args(&words[1..]).exec();
         eprintln!("error: cannot execute {}: {error}", words[0].display());
         if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
     })?;
+    if shell {
+        lab::take_terminal();
+    }
     let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(u8::try_from(status).unwrap_or(125))
 }

@@ -171,7 +171,7 @@ fn a_hole_fails_its_own_tests_and_no_others() {
                     format!("the tests of {}, without {}: {verdict:?}", exercise.id, hole.id);
                 match verdict {
                     Verdict::NotWritten(id) => {
-                        assert!(id == hole.id && id == exercise.id, "{what}")
+                        assert!(id == hole.id && id == exercise.id, "{what}");
                     }
                     Verdict::Passed(_) => assert_ne!(exercise.id, hole.id, "{what}"),
                     _ => panic!("{what}"),

@@ -46,24 +46,25 @@ pub(super) const EXERCISES: &[Exercise] = &[
         title: "Cutting the ties",
         minutes: 15,
         start: Start::Blank,
-        task: "A new process has more from its caller than it should keep: open files, the \
-               controlling terminal, the session keyring. And while it prepares itself in the \
+        task: "A new process has more from its caller than it should keep: signals that stay ignored, \
+               the controlling terminal, the session keyring. And while it prepares itself in the \
                container, root in there may look into it and find files of the host. Cut all \
-               four. Each was a real way out once: CVE-2024-21626, TIOCSTI, CVE-2016-9962.",
+               four. Two were real ways out once: CVE-2016-9962, and TIOCSTI. (The files themselves are \
+               closed right before the exec.)",
         hints: [
             "One call for each: a process flag that keeps others from looking in (PR_SET_DUMPABLE), \
-             a range of file descriptors to be closed at the exec, a new session, a new keyring.",
-            "close_on_exec_from below does the files (0, 1 and 2 the program is to have). setsid \
-             makes a session without a terminal. security has the keyring.",
-            "prctl::set_dumpable(false) comes first: from then on nobody looks in. Each call gets a \
-             context() that says what could not be done.",
+             the default action of every signal, a new session, a new keyring.",
+            "close_to_others and default_action below do the first two. setsid makes a session without \
+             a terminal. security has the keyring.",
+            "First the flag: from then on nobody looks in. Signals are 1 to 64, but SIGPIPE and SIGXFSZ \
+             we need ignored ourselves, up to the exec. setsid gets a context().",
         ],
         mutants: &[
             Mutant {
-                what: "open files go along",
-                from: "close_on_exec_from(3).context(\"cannot mark the open files close-on-exec\")?;",
-                to: "",
-                says: "no file of the caller's is left open",
+                what: "an ignored signal stays ignored",
+                from: ".for_each(default_action)",
+                to: ".for_each(drop)",
+                says: "no signal is ignored because our caller ignored it",
             },
             Mutant {
                 what: "still in the caller's session",
@@ -73,8 +74,8 @@ pub(super) const EXERCISES: &[Exercise] = &[
             },
             Mutant {
                 what: "others can look in",
-                from: "set_dumpable(false)",
-                to: "set_dumpable(true)",
+                from: "close_to_others()?;",
+                to: "",
                 says: "the container's processes cannot look into this one",
             },
         ],
