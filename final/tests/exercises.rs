@@ -116,7 +116,8 @@ fn ex6_2_the_ties_to_the_caller_are_cut(_: Who) {
         // SAFETY: the handler is SIG_DFL, no code of ours.
         let before = unsafe { signal(Signal::SIGUSR1, SigHandler::SigDfl) }.unwrap();
         let expected = "no signal is ignored because our caller ignored it";
-        expect(before == SigHandler::SigDfl, expected, "SIGUSR1 still is", look);
+        let right = matches!(before, SigHandler::SigDfl);
+        expect(right, expected, "SIGUSR1 still is", look);
         let own = getsid(None) == Ok(getpid());
         let but = "it is in the caller's session: it could type into the caller's terminal";
         expect(own, "it leads a session of its own", but, look);
@@ -126,7 +127,9 @@ fn ex6_2_the_ties_to_the_caller_are_cut(_: Who) {
 
 fn ex6_3_privileges_are_given_up_for_good(who: Who) {
     // Also without a filter, as who sets one also sets no_new_privs.
-    [true, false].into_iter().for_each(|filtered| gives_up(who, filtered));
+    for filtered in [true, false] {
+        gives_up(who, filtered);
+    }
 }
 
 fn gives_up(who: Who, filtered: bool) {
