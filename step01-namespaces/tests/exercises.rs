@@ -206,6 +206,7 @@ fn ex1_4_what_is_mounted_inside_stays_inside(_: Who) {
     });
 }
 
+#[allow(clippy::zombie_processes, reason = "waitid(2) waits for it")]
 fn ex1_5_the_exit_status_says_how_it_ended(_: Who) {
     for (script, status) in [
         ("exit 0", 0),
