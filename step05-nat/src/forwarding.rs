@@ -16,19 +16,16 @@ const CONF: &str = "/proc/sys/net/ipv4/conf";
 /// Switches forwarding on, and notes in the pool if it was off, for this bridge or for another:
 /// the last one with a note switches it off.
 // ANCHOR: enable
-pub(crate) fn enable(pool: &Pool) -> Result<()> {
+pub fn enable(pool: &Pool) -> Result<()> {
     let lock = lock_switch(pool)?;
-    let before = match note_of_others(pool)? {
-        None if read(IP_FORWARD)? == "0" => Some(exceptions()?),
-        before => before,
-    };
-    if let Some(before) = before {
-        // The note first: if we are killed between the two lines, the switch is only set back
-        // to what it is.
+    // ANCHOR: ex-5.3
+    // The note first: if we are killed between the two, the switch is only set back to what it is.
+    if let Some(before) = to_set_back(pool)? {
         let note = note(pool.path());
         fs::write(&note, before).with_context(|| format!("cannot write {}", note.display()))?;
         write(IP_FORWARD, "1")?;
     }
+    // ANCHOR_END: ex-5.3
     drop(lock);
     // Packets to 127.0.0.0/8 leave the host by no interface, says RFC 1122; a published port is
     // reachable as 127.0.0.1 only if this one is an exception.
@@ -37,7 +34,7 @@ pub(crate) fn enable(pool: &Pool) -> Result<()> {
 // ANCHOR_END: enable
 
 /// Switches forwarding off again, if it was us who switched it on, and no other bridge needs it.
-pub(crate) fn restore(pool: &Pool) -> Result<()> {
+pub fn restore(pool: &Pool) -> Result<()> {
     let note = note(pool.path());
     let Some(before) = read_if_there(&note)? else { return Ok(()) };
     let _lock = lock_switch(pool)?;
@@ -51,6 +48,14 @@ pub(crate) fn restore(pool: &Pool) -> Result<()> {
         }
     }
     fs::remove_file(&note).with_context(|| format!("cannot remove {}", note.display()))
+}
+
+/// What to note: none if forwarding was on already, and not by us.
+fn to_set_back(pool: &Pool) -> Result<Option<String>> {
+    match note_of_others(pool)? {
+        None if read(IP_FORWARD)? == "0" => Ok(Some(exceptions()?)),
+        of_another_bridge => Ok(of_another_bridge),
+    }
 }
 
 /// The settings that switching off would not bring back, as `eth0/forwarding 1`. For the kernel

@@ -1,14 +1,14 @@
 //! The learner's tool: `cargo workshop VERB`.
 
 use std::ffi::OsString;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::lab::{self, Who};
-use crate::{doctor, drill, probe};
+use crate::{doctor, drill, exercises, probe};
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -20,6 +20,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    #[command(flatten)]
+    Exercises(exercises::verbs::Verb),
     /// Open a shell in a lab: a throw-away host with an internet beside it
     Lab {
         /// Stay a plain user in the lab (uid 1000 if you are root now)
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
         return status;
     }
     let result = match Cli::parse().verb {
+        Verb::Exercises(verb) => exercises::verbs::run(verb),
         Verb::Lab { plain, command } => open_lab(plain, command),
         Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
         Verb::Break(args) => drill::main(&args),
@@ -87,6 +90,5 @@ fn open_lab(plain: bool, mut words: Vec<OsString>) -> Result<u8> {
     if shell {
         lab::take_terminal();
     }
-    let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ok(u8::try_from(status).unwrap_or(125))
+    Ok(u8::try_from(lab::exit_status(status)).unwrap_or(125))
 }

@@ -18,6 +18,9 @@
 //! | [`faults`] | a program of which any system call can be made to fail, or be its last |
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
 //! | `by_hand` | the scripts that do the same as the steps, for the same tests |
+//! | [`exercises`] | the exercises, the learner's own workspace, and what the kernel thinks of it |
+//! | [`verdict`] | for the tests of exercises: verdicts, and processes to try things in |
+//! | `text` | text for people at a terminal, and the tools that they have there |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
 //! | [`drill`] | labs with one fault, for learners to find and repair |
@@ -28,6 +31,7 @@ mod by_hand;
 pub mod cli;
 pub mod doctor;
 pub mod drill;
+pub mod exercises;
 pub mod faults;
 pub mod internet;
 pub mod lab;
@@ -36,4 +40,6 @@ pub mod probe;
 pub mod pty;
 pub mod snapshot;
 pub mod suite;
+mod text;
+pub mod verdict;
 pub mod wire;
