@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::lab::{self, Who};
-use crate::{doctor, probe};
+use crate::{book, doctor, probe};
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -25,6 +25,11 @@ enum Verb {
         /// Stay a plain user in the lab (uid 1000 if you are root now)
         #[arg(long)]
         plain: bool,
+
+        /// Go into a lab that is open already, for a second terminal; PID is needed if there are
+        /// several
+        #[arg(long, value_name = "PID")]
+        join: Option<Option<i32>>,
 
         /// The program to run there, with its arguments; without one, a shell
         #[arg(trailing_var_arg = true)]
@@ -44,6 +49,9 @@ enum Verb {
         #[arg(long)]
         list: bool,
     },
+
+    /// Type what the book's pages show into labs, and compare
+    Book(book::Args),
 }
 
 /// The `main` of the program.
@@ -53,8 +61,9 @@ pub fn main() -> ExitCode {
         return status;
     }
     let result = match Cli::parse().verb {
-        Verb::Lab { plain, command } => open_lab(plain, command),
+        Verb::Lab { plain, join, command } => open_lab(plain, join, command),
         Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
+        Verb::Book(args) => book::main(&args),
     };
     match result {
         Ok(status) => ExitCode::from(status),
@@ -65,20 +74,24 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn open_lab(plain: bool, mut words: Vec<OsString>) -> Result<u8> {
+fn open_lab(plain: bool, join: Option<Option<i32>>, mut words: Vec<OsString>) -> Result<u8> {
     let who = if plain { Who::Plain } else { Who::of_caller() };
     let shell = words.is_empty();
     if shell {
         words.push(std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into()));
     }
-    let status = lab::run(who, false, move || {
+    let inside = move || {
         if shell {
             lab::greet();
         }
         let error = Command::new(&words[0]).args(&words[1..]).exec();
         eprintln!("error: cannot execute {}: {error}", words[0].display());
         if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
-    })?;
+    };
+    let status = match join {
+        Some(pid) => lab::join(pid, who, inside)?,
+        None => lab::run(who, false, inside)?,
+    };
     let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(u8::try_from(status).unwrap_or(125))
 }

@@ -18,9 +18,11 @@
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
+//! | [`book`] | runs what the book shows, and compares |
 
 #![cfg(target_os = "linux")] // elsewhere there is only the program: src/bin/workshop/elsewhere.rs
 
+pub mod book;
 pub mod cli;
 pub mod doctor;
 pub mod internet;
