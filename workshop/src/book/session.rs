@@ -25,7 +25,7 @@ pub struct Session {
 /// Our shells' prompts begin with this, which no terminal shows and no program prints.
 const BELL: char = '\x07';
 /// For the longest command; in a virtual machine without KVM things take thirty times as long.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long something in the background may take to show what the page shows for it.
 const FOR_EXPECTED: Duration = Duration::from_secs(10);
 /// How long we look whether something in the background shows anything.
@@ -91,13 +91,15 @@ impl Session {
 
     /// Ends what was left running, and the lab with it.
     pub fn close(mut self) {
-        if let Some(mut terminal) = self.terminals.remove(&1) {
-            // A container of root's has a cgroup, which is the machine's; `final gc` removes it.
-            terminal.type_in("\x03\nkill -KILL $(jobs -p); wait; final gc; exec true\n");
-            let _ = terminal.wait(PATIENCE, |_| None); // until it closes
-            let _ = terminal.child.wait();
-        }
-        for terminal in self.terminals.values_mut() {
+        for (number, terminal) in &mut self.terminals {
+            if *number == 1 {
+                // A container of root's has a cgroup, which is the machine's: `final gc` removes it.
+                terminal.type_in("\x03\nkill -KILL $(jobs -p); wait; final gc; exec true\n");
+                let start = Instant::now();
+                while matches!(terminal.child.try_wait(), Ok(None)) && start.elapsed() < PATIENCE {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
             let _ = terminal.child.kill();
             let _ = terminal.child.wait();
         }
