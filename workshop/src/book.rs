@@ -124,7 +124,6 @@ fn compare<'a>(page: &'a Page, run: &[usize]) -> Result<Vec<Difference<'a>>> {
                 differences.push(Difference { step, came });
             }
         }
-        session.close();
     }
     Ok(differences)
 }

@@ -36,8 +36,12 @@ const RULES: &[(&str, &str)] = &[
     (r"\btime[= ][\d.]+ ?ms", "time=N ms"),
     (r"(rtt min/avg/max/mdev =) [\d./]+ ms", "$1 N ms"),
     (r"\bafter \d+ milliseconds", "after N milliseconds"),
-    // The shell's `times`: the processor time, to a tenth of a second
-    (r"\b(\d+m\d+\.\d)\d+s\b", "${1}Ns"),
+    // The shell's `times`
+    (r"\b\d+m\d+\.\d+s\b", "NmNs"),
+    // overlayfs shows by which descriptor its layers were opened.
+    (r"/proc/self/fd/\d+", "/proc/self/fd/N"),
+    // The kernel tells the state of the lab's new link a little late.
+    (r"^(uplink@if\S+ +)(?:UP|UNKNOWN|DOWN)\b", "${1}STATE"),
     // ls -l, and ps of a container
     (r"\b[A-Z][a-z]{2} [ \d]\d \d\d:\d\d\b", "DATE"),
     (r"(?:About a|Less than a|\d+) (?:second|minute)s?\b", "N seconds"),

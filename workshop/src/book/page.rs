@@ -98,9 +98,7 @@ impl Page {
         while at < page.lines.len() {
             let line = page.lines[at].as_str();
             if line.trim_start().starts_with("```console") {
-                let end = page.lines[at..].iter().position(|line| line == "```");
-                let block = end.context("it has no end").and_then(|end| page.block(at, at + end));
-                let block = block.with_context(|| page.place(at))?;
+                let block = page.block(at).with_context(|| page.place(at))?;
                 at = block.steps.last().map_or(at, |step| step.shown.end);
                 page.blocks.push(block);
             }
@@ -121,12 +119,13 @@ impl Page {
         self.lines.join("\n") + "\n"
     }
 
-    fn block(&self, start: usize, end: usize) -> Result<Block> {
+    fn block(&self, start: usize) -> Result<Block> {
         ensure!(
             self.lines[start] == "```console",
             "a console block begins with ```console at the start of a line, and nothing after it"
         );
-        let steps = self.steps(start + 1, end)?;
+        let len = self.lines[start..].iter().position(|line| line == "```");
+        let steps = self.steps(start + 1, start + len.context("it has no end")?)?;
         let mut block = Block {
             line: start,
             not_run: None,

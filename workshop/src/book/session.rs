@@ -33,7 +33,7 @@ const FOR_NOTHING: Duration = Duration::from_secs(1);
 
 /// In a lab there is no network to fetch crates from, and the plain user that root becomes has no
 /// ~/.cargo. So here `cargo run -p PROGRAM -- WORDS` runs the PROGRAM that is built.
-const CARGO: &str = r#"cargo() { if [ "$1" = workshop ]; then "$@"; return; fi; local program; while [ "$1" != -- ]; do [ "$1" = -p ] && program=$2; shift; done; shift; "$program" "$@"; }"#;
+const CARGO: &str = r#"cargo() { case "$*" in workshop*) "$@" ;; run*-p*--*) local program; while [ "$1" != -- ]; do [ "$1" = -p ] && program=$2; shift; done; shift; "$program" "$@" ;; *) echo "cargo $*: not in a lab" >&2; return 101 ;; esac; }"#;
 
 impl Session {
     /// Whoever types behind `prompt` sits down.
@@ -89,35 +89,23 @@ impl Session {
         Ok(lines(&text, step, &ours, inner))
     }
 
-    /// Ends what was left running, and the lab with it.
-    pub fn close(mut self) {
-        for (number, terminal) in &mut self.terminals {
-            if *number == 1 {
-                // A container of root's has a cgroup, which is the machine's: `final gc` removes it.
-                terminal.type_in("\x03\nkill -KILL $(jobs -p); wait; final gc; exec true\n");
-                let start = Instant::now();
-                while matches!(terminal.child.try_wait(), Ok(None)) && start.elapsed() < PATIENCE {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-            }
-            let _ = terminal.child.kill();
-            let _ = terminal.child.wait();
-        }
-    }
-
     fn open_terminal(&self, number: u32) -> Result<Terminal> {
         let workshop = std::env::current_exe().context("cannot find our own program")?;
         let build = workshop.parent().context("our own program is nowhere")?;
-        let mut command = Command::new(&workshop);
-        command.arg("lab");
-        if number > 1 {
-            let first = self.terminals.get(&1).context("terminal 1 has to be used first")?;
-            command.args(["--join".to_owned(), first.child.id().to_string()]);
+        let mut command = Command::new("bash");
+        if self.prompt != Prompt::Machine {
+            command = Command::new(&workshop);
+            command.arg("lab");
+            if number > 1 {
+                let first = self.terminals.get(&1).context("terminal 1 has to be used first")?;
+                command.args(["--join".to_owned(), first.child.id().to_string()]);
+            }
+            if self.prompt == Prompt::User && geteuid().is_root() {
+                command.arg("--plain");
+            }
+            command.args(["--", "bash"]);
         }
-        if self.prompt == Prompt::User && geteuid().is_root() {
-            command.arg("--plain");
-        }
-        command.args(["--", "bash", "--norc", "--noediting", "-i"]);
+        command.args(["--norc", "--noediting", "-i"]);
         let mut path = String::new();
         for programs in [lab::PROGRAMS.as_ref(), build] {
             path += &format!("{0}:{0}/examples:", programs.display());
@@ -132,11 +120,29 @@ impl Session {
         command.env("LC_ALL", "C.UTF-8").env("SHELL", "/bin/bash");
         let mut terminal = Terminal::start(command);
         let prompt = self.prompt.text();
-        terminal.type_in(&format!("{CARGO}; unset HISTFILE; PS1='\\a{prompt}'\n"));
+        terminal.type_in(&format!("{CARGO}; unset HISTFILE; PS1='\\a{prompt}' PS2=\n"));
         let ready = format!("{BELL}{prompt}");
         let came = terminal.wait(PATIENCE, |seen| seen.find(&ready).map(|at| at + ready.len()));
         came.context("no lab opened: does `cargo workshop lab` work?")?;
         Ok(terminal)
+    }
+}
+
+impl Drop for Session {
+    /// Ends what was left running, and the lab with it.
+    fn drop(&mut self) {
+        for (number, terminal) in &mut self.terminals {
+            if *number == 1 {
+                // A container of root's has a cgroup, which is the machine's: `final gc` removes it.
+                terminal.type_in("\x03\nkill -KILL $(jobs -p); wait; final gc; exec true\n");
+                let start = Instant::now();
+                while matches!(terminal.child.try_wait(), Ok(None)) && start.elapsed() < PATIENCE {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+            let _ = terminal.child.kill();
+            let _ = terminal.child.wait();
+        }
     }
 }
 
@@ -151,9 +157,8 @@ fn plain(text: &str) -> String {
 fn lines(text: &str, step: &Step, ours: &str, inner: &[String]) -> Vec<String> {
     let mut text = plain(text).replace(ours, "");
     if let Some(typed) = &step.typed {
-        let echo = typed.lines().last().unwrap_or_default();
-        if let Some(at) = text.find(echo) {
-            text.replace_range(at..at + echo.len(), "");
+        if let Some(echo) = text.find(typed) {
+            text.replace_range(echo..echo + typed.len(), "");
         }
         text = text.strip_prefix('\n').unwrap_or(&text).to_owned();
     }
