@@ -45,6 +45,8 @@ const RULES: &[(&str, &str)] = &[
     // ls -l, and ps of a container
     (r"\b[A-Z][a-z]{2} [ \d]\d \d\d:\d\d\b", "DATE"),
     (r"(?:About a|Less than a|\d+) (?:second|minute)s?\b", "N seconds"),
+    // How many processors there are
+    (r"\bthis host has \d+", "this host has N"),
     // Bytes in use
     (r"\bmemory\.(current|peak):\d+", "memory.$1:N"),
     // The version of the container's shell

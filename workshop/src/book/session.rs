@@ -119,6 +119,7 @@ impl Session {
             .env("HOME", "/tmp");
         command.env("LC_ALL", "C.UTF-8").env("SHELL", "/bin/bash");
         let mut terminal = Terminal::start(command);
+        terminal.resize(24, 100); // as wide as the book's lines
         let prompt = self.prompt.text();
         terminal.type_in(&format!("{CARGO}; unset HISTFILE; PS1='\\a{prompt}' PS2=\n"));
         let ready = format!("{BELL}{prompt}");
@@ -146,6 +147,19 @@ impl Drop for Session {
     }
 }
 
+/// With the tabs between columns as a terminal shows them: other tab stops would tear those apart.
+fn without_tabs(line: &str) -> String {
+    let columns = line.trim_start_matches('\t');
+    let mut text = String::new();
+    for character in columns.chars() {
+        match character {
+            '\t' => text += &" ".repeat(8 - text.chars().count() % 8),
+            other => text.push(other),
+        }
+    }
+    line[..line.len() - columns.len()].to_owned() + &text
+}
+
 /// The text without what controls a terminal.
 fn plain(text: &str) -> String {
     static CONTROL: LazyLock<Regex> =
@@ -162,7 +176,7 @@ fn lines(text: &str, step: &Step, ours: &str, inner: &[String]) -> Vec<String> {
         }
         text = text.strip_prefix('\n').unwrap_or(&text).to_owned();
     }
-    let mut lines: Vec<_> = text.lines().map(|line| line.trim_end().to_owned()).collect();
+    let mut lines: Vec<_> = text.lines().map(|line| without_tabs(line.trim_end())).collect();
     if lines.last().is_some_and(|last| inner.iter().any(|prompt| prompt.trim_end() == last)) {
         lines.pop();
     }
