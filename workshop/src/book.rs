@@ -14,6 +14,13 @@
 //! | `...` | some lines that are left out |
 //! | anything else | output |
 //!
+//! `cargo workshop book --bless` writes what came into the pages, where that differs. What is behind
+//! `#` changes the machine, so it is run in a virtual one, whose files are gone with it:
+//!
+//! ```text
+//! .ci/vm sh -c 'target/debug/workshop book --vm --bless PAGE 2> /dev/null' > NEW && mv NEW PAGE
+//! ```
+//!
 //! A page has one lab for each kind of prompt, for all of its blocks. A block that begins with
 //! output goes on with what the block before left running. Comments in the lines right above a
 //! block change how it is run:
@@ -69,7 +76,9 @@ pub fn main(args: &Args) -> Result<u8> {
         ran += run.len();
         let mut differences = compare(&page, &run)?;
         wrong += differences.len();
-        differences.iter().for_each(|difference| eprint!("{}", difference.describe(&page)));
+        for difference in &differences {
+            eprint!("{}", difference.describe(&page));
+        }
         if args.bless {
             differences.sort_by_key(|difference| std::cmp::Reverse(difference.step.shown.start));
             let all: Vec<_> =

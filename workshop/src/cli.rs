@@ -26,10 +26,10 @@ enum Verb {
         #[arg(long)]
         plain: bool,
 
-        /// Go into a lab that is open already, for a second terminal; PID is needed if there are
-        /// several
-        #[arg(long, value_name = "PID")]
-        join: Option<Option<i32>>,
+        /// Open a second shell in your lab; if there are several, PID says in which
+        #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true)]
+        #[arg(default_missing_value = "0")]
+        join: Option<i32>,
 
         /// The program to run there, with its arguments; without one, a shell
         #[arg(trailing_var_arg = true)]
@@ -74,7 +74,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn open_lab(plain: bool, join: Option<Option<i32>>, mut words: Vec<OsString>) -> Result<u8> {
+fn open_lab(plain: bool, join: Option<i32>, mut words: Vec<OsString>) -> Result<u8> {
     let who = if plain { Who::Plain } else { Who::of_caller() };
     let shell = words.is_empty();
     if shell {

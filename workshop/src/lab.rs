@@ -112,16 +112,16 @@ pub fn run(who: Who, check: bool, inside: impl FnOnce() -> i32) -> Result<ExitSt
 }
 
 /// Runs `inside` as one more process of a lab that this user has open: the one that the process
-/// `caller` waits for, or the only one.
+/// `caller` waits for, or, if that is 0, the only one.
 ///
 /// Call it from a process with one thread, as [`run`].
-pub fn join(caller: Option<i32>, who: Who, inside: impl FnOnce() -> i32) -> Result<ExitStatus> {
+pub fn join(caller: i32, who: Who, inside: impl FnOnce() -> i32) -> Result<ExitStatus> {
     let caller = match (caller, &open_labs()?[..]) {
-        (Some(pid), labs) if labs.contains(&pid) => pid,
-        (Some(pid), _) => bail!("the process {pid} has no lab open"),
-        (None, [pid]) => *pid,
-        (None, []) => bail!("no lab is open: open one with `cargo workshop lab`"),
-        (None, labs) => bail!("several labs are open; say which with --join PID: {labs:?}"),
+        (0, [pid]) => *pid,
+        (0, []) => bail!("no lab is open: open one with `cargo workshop lab`"),
+        (0, labs) => bail!("several labs are open; say which with --join=PID: {labs:?}"),
+        (pid, labs) if labs.contains(&pid) => pid,
+        (pid, _) => bail!("the process {pid} has no lab open"),
     };
     ignore(&[Signal::SIGINT, Signal::SIGQUIT])?;
     let place = std::env::current_dir().context("cannot find our directory")?;
@@ -329,7 +329,8 @@ pub fn greet() {
         std::io::stderr(),
         "This is a lab: nothing that you do to its network, mounts or processes reaches your \
          machine.\nIts links: {}. The internet: http://{}/ (it says who asked), and\n\
-         http://{}/tcp/ADDRESS/PORT makes {} connect there. Leave with: exit",
+         http://{}/tcp/ADDRESS/PORT makes {} connect there. A second shell here: \
+         cargo workshop lab --join\nLeave with: exit",
         links.join(", "),
         internet::SERVER,
         internet::SERVER,

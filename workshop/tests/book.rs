@@ -103,7 +103,7 @@ fn book(options: &[&str], page: &Path) -> Outcome {
     run(&mut command, Duration::from_secs(120))
 }
 
-const TRUE: &str = r#"# A page
+const TRUE: &str = r"# A page
 
 ```console
 lab# hostname; cd /run; x=kept
@@ -141,7 +141,7 @@ $ hostname; pwd | grep -c /run$
 lab
 0
 ```
-"#;
+";
 
 fn a_true_page_passes() {
     let outcome = book(&[], &page("true", TRUE));
@@ -193,6 +193,10 @@ lab# pgrep -x sleep | wc -l
     assert_eq!(outcome.status, Some(0), "{outcome:?}");
     let outcome = book(&[], &page("terminals-wrong", &text.replace("\nother\n", "\nlab\n")));
     assert!(outcome.stderr.contains("  - lab\n  + other\n"), "{outcome:?}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_workshop"));
+    let outcome = run(command.args(["lab", "--join=1", "true"]), Duration::from_secs(20));
+    assert_eq!(outcome.status, Some(125));
+    assert_eq!(outcome.stderr, "error: the process 1 has no lab open\n");
 }
 
 fn what_is_not_run_is_listed() {

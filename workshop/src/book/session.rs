@@ -98,7 +98,7 @@ impl Session {
             command.arg("lab");
             if number > 1 {
                 let first = self.terminals.get(&1).context("terminal 1 has to be used first")?;
-                command.args(["--join".to_owned(), first.child.id().to_string()]);
+                command.arg(format!("--join={}", first.child.id()));
             }
             if self.prompt == Prompt::User && geteuid().is_root() {
                 command.arg("--plain");
