@@ -180,11 +180,12 @@ fn why_not(block: &Block, vm: bool) -> Option<String> {
     }
 }
 
-/// Cargo, if it has started us, brings the programs up to date.
+/// Cargo, if it has started us, brings the programs up to date; it has just done so with this one.
 fn build_programs() -> Result<()> {
     let Some(cargo) = std::env::var_os("CARGO") else { return Ok(()) };
     let mut build = std::process::Command::new(cargo);
-    let status = build.args(["build", "-q", "--workspace", "--bins", "--examples"]).status();
+    build.args(["build", "-q", "--workspace", "--exclude", "workshop", "--bins", "--examples"]);
+    let status = build.status();
     ensure!(status.context("cannot run cargo")?.success(), "the programs do not build");
     Ok(())
 }
