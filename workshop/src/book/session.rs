@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use nix::unistd::geteuid;
 use regex_lite::Regex;
 
 use super::mask;
@@ -100,7 +99,7 @@ impl Session {
                 let first = self.terminals.get(&1).context("terminal 1 has to be used first")?;
                 command.arg(format!("--join={}", first.child.id()));
             }
-            if self.prompt == Prompt::User && geteuid().is_root() {
+            if self.prompt == Prompt::User {
                 command.arg("--plain");
             }
             command.args(["--", "bash"]);
