@@ -14,7 +14,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
-use crate::{Channel, Failure, Message, Namespace, Namespaces, Signals, see, write_id_maps};
+use crate::{
+    Channel, Failure, Message, Namespace, Namespaces, Signals, caller, see, warn, write_id_maps,
+};
 
 /// What the child's set-up hands over: the program to become, and the container's terminal.
 #[derive(Debug)]
@@ -23,11 +25,15 @@ pub struct Prepared {
     pub command: Command,
     /// Sent to the parent with [`Message::Ready`].
     pub terminal: Option<OwnedFd>,
+    /// Whether all files but input, output and errors are closed before the program is looked up.
+    /// Close-on-exec comes after that, so a link to /proc/self/fd/N could still lead through them
+    /// (CVE-2024-21626).
+    pub only_stdio: bool,
 }
 
 impl From<Command> for Prepared {
     fn from(command: Command) -> Self {
-        Self { command, terminal: None }
+        Self { command, terminal: None, only_stdio: false }
     }
 }
 
@@ -169,7 +175,7 @@ impl Drop for Child {
         if self.status.is_none() {
             let ended = self.kill(Signal::SIGKILL).and_then(|()| self.reap());
             if let Err(error) = ended {
-                eprintln!("cannot end the container's first process: {error:#}");
+                warn(&format!("cannot end the container's first process: {error:#}"));
             }
         }
     }
@@ -195,14 +201,17 @@ fn prepare_and_exec<P: Into<Prepared>>(
         // If the parent is killed, so are we. Should it be dead already, end of file says so.
         prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie the child to its parent")?;
         let Some(Message::Go) = channel.receive()? else { bail!("the parent went away") };
-        let Prepared { command, terminal } = setup()?.into();
+        let Prepared { command, terminal, only_stdio } = setup()?.into();
         channel.send(&Message::Ready(terminal))?;
+        if only_stdio {
+            channel.close_all_others().context("cannot close the files of the host")?;
+        }
         Ok(command)
     };
     match prepare() {
         Ok(mut command) => {
-            // The parent's signals are blocked in its copy too, and an exec keeps that. (SIGPIPE,
-            // which Rust ignores, command.exec() gives its default action again.)
+            caller::restore_for_exec();
+            // The parent's signals are blocked in its copy too, and an exec keeps that.
             if let Err(errno) = SigSet::empty().thread_set_mask() {
                 return Failure::from(anyhow!(errno).context("cannot unblock signals"));
             }

@@ -9,10 +9,12 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use colored::Colorize as _;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Pid, access};
+use step01_namespaces::{say, warn};
 
 use step01_namespaces::see;
 
 use crate::group::Group;
+use crate::hierarchy::read;
 use crate::limits::show_bytes;
 use crate::settings::settings;
 use crate::{Hierarchy, Limits, Setting, Usage, Version, hierarchies};
@@ -150,11 +152,9 @@ impl Cgroup {
 
     /// The cgroup that the process is in, for one more to join: not ours to remove.
     pub fn of(pid: Pid) -> Result<Self> {
-        let read =
-            |path: String| fs::read_to_string(&path).with_context(|| format!("cannot read {path}"));
-        let mountinfo = read("/proc/self/mountinfo".into())?;
-        let own = crate::parse(&mountinfo, &read("/proc/self/cgroup".into())?);
-        let wanted = crate::parse(&mountinfo, &read(format!("/proc/{pid}/cgroup"))?);
+        let mountinfo = read("/proc/self/mountinfo")?;
+        let own = crate::parse(&mountinfo, &read("/proc/self/cgroup")?);
+        let wanted = crate::parse(&mountinfo, &read(&format!("/proc/{pid}/cgroup"))?);
         // Where it is in the same group as we are, so will our child be.
         let wanted: Vec<_> = wanted.into_iter().filter(|h| !own.contains(h)).collect();
         let version = wanted.first().map_or(Version::V2, |hierarchy| hierarchy.version);
@@ -183,7 +183,8 @@ impl Cgroup {
         if let Some(1..) = usage.oom_kills {
             let peak = usage.memory_peak.map(|peak| format!(", peak {}", show_bytes(peak)));
             let peak = peak.unwrap_or_default();
-            eprintln!("{} over its memory limit of {limit}{peak}", "killed:".red().bold());
+            let text = format!("over its memory limit of {limit}{peak}");
+            say("killed:".red().bold(), &text);
         }
     }
 
@@ -202,7 +203,7 @@ impl Drop for Cgroup {
         self.groups.sort_by_key(|group| !group.can_freeze());
         for group in &self.groups {
             if let Err(error) = group.remove() {
-                eprintln!("cannot clean up the cgroup: {error:#}");
+                warn(&format!("cannot clean up the cgroup: {error:#}"));
             }
         }
     }

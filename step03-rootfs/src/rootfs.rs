@@ -1,6 +1,6 @@
 //! The order of work: open, pivot, attach, hide.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -8,7 +8,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
-use crate::devices::{attach_nodes, open_nodes};
+use crate::devices::{NULL, attach_nodes, open_nodes};
 use crate::root::is_directory;
 use crate::staging::Staging;
 use crate::{Image, Layer, Mount, Root, sys};
@@ -81,7 +81,7 @@ impl Rootfs {
         attach_nodes(&nodes, &root)?;
 
         // Last what hides, so that nothing is mounted over it again.
-        self.hide(&root)?;
+        self.hide(&root, nodes[NULL].as_fd())?;
         let workdir = root.directory(&self.workdir)?;
         fchdir(&workdir).with_context(|| format!("cannot change to {}", self.workdir.display()))?;
         Ok(root)
@@ -89,15 +89,18 @@ impl Rootfs {
     // ANCHOR_END: enter
 
     /// Masked and read-only paths. What an image or a kernel does not have needs no hiding.
+    ///
+    /// `null` is the mount that we made, and not what is found at /dev/null by now: somebody who
+    /// shares a volume with us may have put a link there, and we would open what we are to hide
+    /// (CVE-2025-31133).
     // ANCHOR: hide
-    fn hide(&self, root: &Root) -> Result<()> {
-        let null = root.find(Path::new("/dev/null"))?.context("/dev/null is missing")?;
+    fn hide(&self, root: &Root, null: BorrowedFd<'_>) -> Result<()> {
         for path in &self.masked {
             let Some(place) = root.find(path)? else { continue };
             let cover = if is_directory(place.as_fd()) {
                 Mount::new("tmpfs", "", "ro,nosuid,nodev,noexec").open()?
             } else {
-                sys::open_tree_at(null.as_fd()).context("cannot bind /dev/null")?
+                sys::open_tree_at(null).context("cannot bind /dev/null")?
             };
             attach(&cover, &place, path)?;
         }

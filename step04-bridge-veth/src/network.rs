@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use step01_namespaces::{Namespace, Namespaces, see};
+use step01_namespaces::{Namespace, Namespaces, see, warn};
 
 use crate::{Args, Cidr, Lease, Pool, Rtnetlink, explain, netlink};
 
@@ -134,7 +134,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         if let Err(error) = self.leave() {
-            eprintln!("cannot clean up the network: {error:#}");
+            warn(&format!("cannot clean up the network: {error:#}"));
         }
     }
 }
@@ -193,9 +193,20 @@ fn create_bridge(rt: &mut Rtnetlink, name: &str, subnet: Cidr) -> Result<u32> {
     // Left to itself a bridge takes the lowest address of its ports, so it would change as
     // containers come and go, and the others' neighbour tables would be wrong for a while.
     rt.create_bridge(name, mac_of(subnet.gateway()), GROUP).map_err(failed)?;
+    ignore_routers(name)?;
     let link = rt.find(name).map_err(failed)?.context("the bridge vanished")?;
     rt.add_address(link.index, subnet.gateway(), subnet).map_err(failed)?;
     Ok(link.index)
+}
+
+/// A container may send what it likes to its bridge, also that it is an IPv6 router (RFC 4861), and the
+/// host would send it what is for others (CVE-2020-13401).
+fn ignore_routers(bridge: &str) -> Result<()> {
+    let path = format!("/proc/sys/net/ipv6/conf/{bridge}/accept_ra");
+    match std::fs::write(&path, "0") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()), // no IPv6
+        result => result.with_context(|| format!("cannot write 0 to {path}")),
+    }
 }
 
 /// A locally administered hardware address (its second bit is set) with the IPv4 address in it:

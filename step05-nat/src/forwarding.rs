@@ -4,8 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
-use colored::Colorize as _;
-use step01_namespaces::see;
+use step01_namespaces::{see, warn};
 use step04_bridge_veth::Pool;
 
 use crate::nftables::{DroppingChain, Nftables};
@@ -61,11 +60,10 @@ pub(crate) fn warn_of_dropping_chains(nft: &mut Nftables, bridge: &str) {
                  {family} {table} {name} oifname {bridge} accept"
             )
         };
-        eprintln!(
-            "{} the firewall chain {name} of the table {table} drops forwarded packets, so the \
-             container may reach nothing beyond this host; the fix: {fix}",
-            "warning:".yellow().bold()
-        );
+        warn(&format!(
+            "the firewall chain {name} of the table {table} drops forwarded packets, so the \
+             container may reach nothing beyond this host; the fix: {fix}"
+        ));
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Result, ensure};
+use step01_namespaces::warn;
 use step04_bridge_veth::{Lease, Network, Pool, explain, netlink};
 
 use crate::args::ensure_distinct;
@@ -74,7 +75,7 @@ impl Drop for Nat {
             if nothing_to_do { Ok(()) } else { clean(&pool, &others) }
         };
         if let Err(error) = clean() {
-            eprintln!("cannot clean up the firewall: {error:#}");
+            warn(&format!("cannot clean up the firewall: {error:#}"));
         }
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::lab::{self, Who};
-use crate::{book, doctor, probe};
+use crate::{book, doctor, drill, probe};
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -52,6 +52,9 @@ enum Verb {
 
     /// Type what the book's pages show into labs, and compare
     Book(book::Args),
+
+    /// Open a lab in which one thing is broken: find it, repair it, check it
+    Break(drill::Args),
 }
 
 /// The `main` of the program.
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Verb::Lab { plain, join, command } => open_lab(plain, join, command),
         Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
         Verb::Book(args) => book::main(&args),
+        Verb::Break(args) => drill::main(&args),
     };
     match result {
         Ok(status) => ExitCode::from(status),
@@ -83,6 +87,7 @@ fn open_lab(plain: bool, join: Option<i32>, mut words: Vec<OsString>) -> Result<
     let inside = move || {
         if shell {
             lab::greet();
+            lab::lead_terminal();
         }
         let error = Command::new(&words[0]).args(&words[1..]).exec();
         eprintln!("error: cannot execute {}: {error}", words[0].display());
@@ -92,6 +97,9 @@ fn open_lab(plain: bool, join: Option<i32>, mut words: Vec<OsString>) -> Result<
         Some(pid) => lab::join(pid, who, inside)?,
         None => lab::run(who, false, inside)?,
     };
+    if shell {
+        lab::take_terminal();
+    }
     let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(u8::try_from(status).unwrap_or(125))
 }

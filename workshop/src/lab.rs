@@ -13,8 +13,8 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, chown, fork, getegid, geteuid, setgid, setgroups, sethostname,
-    setuid,
+    ForkResult, Gid, Pid, Uid, chown, fork, getegid, geteuid, getpgrp, setgid, setgroups,
+    sethostname, setpgid, setuid, tcsetpgrp,
 };
 
 use crate::snapshot::Snapshot;
@@ -320,6 +320,29 @@ fn ignore(signals: &[Signal]) -> Result<()> {
         unsafe { signal(ignored, SigHandler::SigIgn) }.context("cannot ignore a signal")?;
     }
     Ok(())
+}
+
+/// Makes us the leader of a process group in the terminal's foreground, if there is a terminal.
+///
+/// Call it inside, before a shell: when a shell with job control ends, it gives the terminal back to the
+/// group that it was started in, and a group outside of its PID namespace has no number there.
+pub fn lead_terminal() {
+    // It fails where it is not needed: a session's leader leads a group already.
+    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    take_terminal();
+}
+
+/// Puts our process group into the terminal's foreground, if there is a terminal.
+///
+/// Call it outside, after [`run`], if inside was a [`lead_terminal`].
+pub fn take_terminal() {
+    // Who is in the background gets SIGTTOU for this (tcsetpgrp(3)).
+    // SAFETY: the handlers are SIG_IGN and the one before, no code of ours.
+    unsafe {
+        let before = signal(Signal::SIGTTOU, SigHandler::SigIgn);
+        let _ = tcsetpgrp(std::io::stdin(), getpgrp());
+        let _ = before.map(|before| signal(Signal::SIGTTOU, before));
+    }
 }
 
 /// What a shell in the lab says first.

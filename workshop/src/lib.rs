@@ -16,15 +16,19 @@
 //! | [`wire`] | links, addresses and routes by netlink; [`nft`]: the firewall |
 //! | [`snapshot`] | the state of the lab's host, to be compared before and after |
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
+//! | `by_hand` | the scripts that do the same as the steps, for the same tests |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
 //! | [`book`] | runs what the book shows, and compares |
+//! | [`drill`] | labs with one fault, for learners to find and repair |
 
 #![cfg(target_os = "linux")] // elsewhere there is only the program: src/bin/workshop/elsewhere.rs
 
 pub mod book;
+mod by_hand;
 pub mod cli;
 pub mod doctor;
+pub mod drill;
 pub mod internet;
 pub mod lab;
 pub mod nft;

@@ -67,7 +67,7 @@ impl Snapshot {
 }
 
 /// Every nf_tables object, as the kernel's own bytes.
-fn firewall() -> Result<Vec<String>> {
+pub(crate) fn firewall() -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for (name, kind) in nft::KINDS {
         let list = nft::list(kind)

@@ -14,7 +14,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use nix::unistd::geteuid;
 
 use crate::lab::{self, Who};
-use crate::probe;
+use crate::{by_hand, probe};
 
 /// A test: its name, who it is for, and what it does.
 pub struct Test {
@@ -22,23 +22,32 @@ pub struct Test {
     pub name: &'static str,
     /// Everybody that it has to pass for.
     pub who: &'static [Who],
+    /// The text of the script by-hand.sh, if it has to pass with that, too.
+    pub by_hand: Option<&'static str>,
     /// Panics if something is not as it should be.
     pub run: fn(Who),
 }
 
-/// `test!(function, [Root, Plain])`
+/// `test!(function, [Root, Plain])`; for what the script by-hand.sh can do, too, with `by_hand` behind it.
 #[macro_export]
 macro_rules! test {
     ($function:ident, [$($who:ident),+]) => {
+        $crate::test!($function, [$($who),+], None)
+    };
+    ($function:ident, [$($who:ident),+], by_hand) => {
+        $crate::test!($function, [$($who),+], Some(include_str!("../by-hand.sh")))
+    };
+    ($function:ident, [$($who:ident),+], $script:expr) => {
         $crate::suite::Test {
             name: stringify!($function),
             who: &[$($crate::lab::Who::$who),+],
+            by_hand: $script,
             run: $function,
         }
     };
 }
 
-/// Says which test this process is to run: `NAME/WHO`.
+/// Says which test this process is to run: `NAME/WHO`, or `NAME/by-hand/WHO`.
 const VARIABLE: &str = "WORKSHOP_TEST";
 /// A test takes a second or two; in a virtual machine without KVM thirty times that.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -53,17 +62,27 @@ pub fn suite(tests: &'static [Test]) -> ExitCode {
         return run_in_lab(tests, &wanted);
     }
     let root = geteuid().is_root();
-    let trials = tests.iter().flat_map(|test| test.who.iter().map(move |&who| (test, who)));
-    let trials = trials.map(|(test, who)| {
-        let name = format!("{}/{}", test.name, who.name());
+    let trial = |test: &Test, mark: &str, who: Who| {
+        let name = format!("{}/{mark}{}", test.name, who.name());
         let trial = Trial::test(name.clone(), move || run_apart(&name));
         trial.with_ignored_flag(who == Who::Root && !root)
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    };
+    let mut trials = Vec::new();
+    for test in tests {
+        trials.extend(test.who.iter().map(|&who| trial(test, "", who)));
+        if let Some(script) = test.by_hand {
+            let by_hand = test.who.iter().map(|&who| trial(test, by_hand::MARK, who));
+            let skip =
+                |t: Trial| if by_hand::has_tools(script) { t } else { t.with_ignored_flag(true) };
+            trials.extend(by_hand.map(skip));
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
 fn run_in_lab(tests: &[Test], wanted: &str) -> ExitCode {
     let (name, who) = wanted.split_once('/').unwrap_or((wanted, ""));
+    let (by_hand, who) = who.strip_prefix(by_hand::MARK).map_or((false, who), |who| (true, who));
     let who = Who::ALL.into_iter().find(|w| w.name() == who);
     let (Some(test), Some(who)) = (tests.iter().find(|test| test.name == name), who) else {
         eprintln!("no test {wanted}");
@@ -72,9 +91,13 @@ fn run_in_lab(tests: &[Test], wanted: &str) -> ExitCode {
     let status = lab::run(who, true, || {
         // SAFETY: one thread, so nobody reads the environment at this time.
         unsafe { std::env::remove_var(VARIABLE) }; // or our probes would be tests
-        match std::panic::catch_unwind(|| (test.run)(who)) {
+        let run = || match std::panic::catch_unwind(|| (test.run)(who)) {
             Ok(()) => 0,
             Err(_) => 101, // the panic's message is on stderr
+        };
+        match test.by_hand.filter(|_| by_hand) {
+            Some(script) => by_hand::with(script, run),
+            None => run(),
         }
     });
     match status {
@@ -149,10 +172,12 @@ pub fn finish(mut child: Child, patience: Duration) -> Outcome {
     Outcome { status: status.code(), stdout: text(reader), stderr }
 }
 
-/// A program under test, as it is in this lab, with words for its command line.
+/// A program under test, as it is in this lab, with words for its command line; or the script that
+/// does the same by hand, if that is under test.
 #[must_use]
 pub fn command(program: &str, words: &[&str]) -> Command {
-    let mut command = Command::new(lab::program(program));
+    let program = || Command::new(lab::program(program));
+    let mut command = by_hand::command().unwrap_or_else(program);
     command.args(words);
     command
 }
@@ -198,6 +223,18 @@ impl Running {
         let (running, line) = Self::start(&mut command(program, &words));
         assert_eq!(line, "ready\n", "{words:?}");
         running
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end, and returns its exit status.
+    #[must_use]
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.wait().expect("our own child").code()
     }
 
     /// Kills it: a runtime cannot clean up then.

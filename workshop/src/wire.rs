@@ -91,6 +91,13 @@ impl Wire {
         Ok(self.dump_links()?.iter().map(|link| name_of(link).to_owned()).collect())
     }
 
+    /// The names of the links that are switched off.
+    pub fn down(&self) -> Result<Vec<String>> {
+        let links = self.dump_links()?;
+        let down = links.iter().filter(|link| !link.header.flags.contains(LinkFlags::Up));
+        Ok(down.map(|link| name_of(link).to_owned()).collect())
+    }
+
     /// All links, addresses and routes of IPv4, a line each.
     pub fn describe(&self) -> Result<Vec<String>> {
         let links = self.dump_links()?;
