@@ -38,6 +38,7 @@ pub struct Process {
 impl Process {
     /// First of all, while nothing of the container is in reach yet: cuts the ties to our caller.
     pub fn leave_caller(&self) -> Result<()> {
+        // ANCHOR: ex-6.2
         close_to_others()?;
         // An ignored signal stays ignored by an exec, and our caller may have been careless with that.
         // Those two we need ourselves up to the exec, which sees to them.
@@ -46,6 +47,7 @@ impl Process {
         // A new session has no controlling terminal, so no way to type into the user's.
         setsid().context("cannot start a session")?;
         security::new_session_keyring()
+        // ANCHOR_END: ex-6.2
     }
 
     /// Gives it its terminal, if it is to have one, or takes the user's away; returns our side.
@@ -63,6 +65,7 @@ impl Process {
     /// step takes a privilege or a system call that a later step takes away.
     // ANCHOR: restrict
     pub fn restrict(&self) -> Result<()> {
+        // ANCHOR: ex-6.3
         for &(resource, soft, hard) in &self.rlimits {
             setrlimit(resource, soft, hard)
                 .with_context(|| format!("cannot set {resource:?} to {soft}:{hard}"))?;
@@ -75,6 +78,7 @@ impl Process {
         security::limit_capabilities(&self.capabilities)?;
         security::no_new_privileges()?; // or else seccomp would need CAP_SYS_ADMIN
         self.seccomp.as_ref().map_or(Ok(()), Filters::apply)
+        // ANCHOR_END: ex-6.3
     }
     // ANCHOR_END: restrict
 

@@ -153,14 +153,22 @@ impl Child {
                 result => break result.context("cannot wait for the container")?,
             }
         };
-        let status = match ended {
-            WaitStatus::Exited(_, code) => code.to_le_bytes()[0],
-            WaitStatus::Signaled(_, signal, _) => 128 + (signal as i32).to_le_bytes()[0],
-            other => bail!("unexpected wait status {other:?}"),
-        };
+        let status = exit_status(ended)?;
         self.status = Some(status);
         Ok(status)
     }
+}
+
+/// A process that ends by itself has a status of 8 bits; one that a signal ends has none, and
+/// 128+n is what shells made of signal n (sh(1p), "Exit Status").
+pub fn exit_status(ended: WaitStatus) -> Result<u8> {
+    // ANCHOR: ex-1.5
+    Ok(match ended {
+        WaitStatus::Exited(_, code) => code.to_le_bytes()[0],
+        WaitStatus::Signaled(_, signal, _) => 128 + (signal as i32).to_le_bytes()[0],
+        other => bail!("unexpected wait status {other:?}"),
+    })
+    // ANCHOR_END: ex-1.5
 }
 
 impl AsFd for Child {
@@ -198,9 +206,11 @@ fn prepare_and_exec<P: Into<Prepared>>(
     setup: impl FnOnce() -> Result<P>,
 ) -> Failure {
     let prepare = || -> Result<Command> {
+        // ANCHOR: ex-1.2
         // If the parent is killed, so are we. Should it be dead already, end of file says so.
         prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie the child to its parent")?;
         let Some(Message::Go) = channel.receive()? else { bail!("the parent went away") };
+        // ANCHOR_END: ex-1.2
         let Prepared { command, terminal, only_stdio } = setup()?.into();
         channel.send(&Message::Ready(terminal))?;
         if only_stdio {
@@ -242,9 +252,11 @@ fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Option
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     if let Some(directory) = cgroup {
+        // ANCHOR: ex-2.3
         // The child is born in its cgroup: not an instant outside its limits.
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = directory.as_raw_fd() as u64;
+        // ANCHOR_END: ex-2.3
     }
     // SAFETY: args outlives the call and has the size passed. Without CLONE_VM and with no stack
     // the child runs on in a copy of this memory; spawn() demands that there is one thread only.

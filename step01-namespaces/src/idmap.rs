@@ -33,12 +33,19 @@ pub fn write_id_maps(pid: Pid) -> Result<()> {
         run_helper("/usr/bin/newuidmap", pid, uid, &uids)?;
         return run_helper("/usr/bin/newgidmap", pid, gid, &gids);
     }
+    map_one_id(pid, uid, gid)
+}
+
+/// A map of one id: inside 0, outside `uid`, and the same for the group.
+pub fn map_one_id(pid: Pid, uid: u32, gid: u32) -> Result<()> {
+    // ANCHOR: ex-1.3
     // A group may be there to keep its members *out* of a file (mode 0604). So that nobody
     // sheds a group this way, the kernel wants setgroups(2) denied before it takes a gid map.
     let proc = format!("/proc/{pid}");
     write(&format!("{proc}/setgroups"), "deny")?;
     write(&format!("{proc}/uid_map"), &format!("0 {uid} 1"))?;
     write(&format!("{proc}/gid_map"), &format!("0 {gid} 1"))
+    // ANCHOR_END: ex-1.3
 }
 // ANCHOR_END: maps
 

@@ -25,5 +25,5 @@ mod usage;
 pub use cgroup::{Cgroup, sweep};
 pub use hierarchy::{Hierarchy, Version, hierarchies, parse};
 pub use limits::{Args, Cpus, Cpuset, Limits, MOST_PIDS, Memory};
-pub use settings::Setting;
+pub use settings::{Setting, settings};
 pub use usage::Usage;

@@ -96,13 +96,9 @@ impl Rootfs {
     // ANCHOR: hide
     fn hide(&self, root: &Root, null: BorrowedFd<'_>) -> Result<()> {
         for path in &self.masked {
-            let Some(place) = root.find(path)? else { continue };
-            let cover = if is_directory(place.as_fd()) {
-                Mount::new("tmpfs", "", "ro,nosuid,nodev,noexec").open()?
-            } else {
-                sys::open_tree_at(null).context("cannot bind /dev/null")?
-            };
-            attach(&cover, &place, path)?;
+            if let Some(place) = root.find(path)? {
+                mask(&place, path, null)?;
+            }
         }
         for path in &self.readonly {
             let Some(place) = root.find(path)? else { continue };
@@ -112,12 +108,25 @@ impl Rootfs {
         }
         Ok(())
     }
-    // ANCHOR_END: hide
 }
+
+/// Covers the `place` with nothing: a file with `null`, a directory with an empty one.
+pub fn mask(place: &OwnedFd, path: &Path, null: BorrowedFd<'_>) -> Result<()> {
+    // ANCHOR: ex-3.3
+    let cover = if is_directory(place.as_fd()) {
+        Mount::new("tmpfs", "", "ro,nosuid,nodev,noexec").open()?
+    } else {
+        sys::open_tree_at(null).context("cannot bind /dev/null")?
+    };
+    attach(&cover, place, path)
+    // ANCHOR_END: ex-3.3
+}
+// ANCHOR_END: hide
 
 /// Makes `overlay` the root of the mount namespace, by way of the empty directory `new_root`.
 // ANCHOR: pivot
-fn pivot(overlay: &OwnedFd, new_root: &Path) -> Result<()> {
+pub fn pivot(overlay: &OwnedFd, new_root: &Path) -> Result<()> {
+    // ANCHOR: ex-3.2
     // pivot_root wants the new root to be a mount point, which the overlay is here. A plain
     // directory gives EINVAL; what is already the root, or on the same mount as it, EBUSY.
     attach(overlay, &Root::open(new_root)?, new_root)?;
@@ -127,6 +136,7 @@ fn pivot(overlay: &OwnedFd, new_root: &Path) -> Result<()> {
     pivot_root(".", ".").context("cannot make it the root (pivot_root)")?;
     umount2(".", MntFlags::MNT_DETACH).context("cannot let go of the host's tree")?;
     chdir("/").context("cannot change to /")
+    // ANCHOR_END: ex-3.2
 }
 // ANCHOR_END: pivot
 

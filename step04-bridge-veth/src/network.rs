@@ -84,21 +84,10 @@ impl Network {
     // ANCHOR_END: plug
 
     /// The child's side: loopback, address, default route.
-    // ANCHOR: configure
     pub fn configure(&self) -> Result<()> {
-        let configure = || {
-            let mut rt = Rtnetlink::open()?;
-            let lo = rt.find("lo")?.ok_or(Errno::ENODEV)?;
-            let eth0 = rt.find("eth0")?.ok_or(Errno::ENODEV)?;
-            rt.set_up(lo.index)?;
-            rt.add_address(eth0.index, self.address, self.subnet)?;
-            rt.set_up(eth0.index)?;
-            // Last: the kernel takes a gateway only if it has a way to it already.
-            rt.add_default_route(self.gateway())
-        };
-        configure().map_err(|e| explain("veth", "cannot configure eth0 in the container", &e))
+        configure(self.address, self.subnet)
+            .map_err(|e| explain("veth", "cannot configure eth0 in the container", &e))
     }
-    // ANCHOR_END: configure
 
     /// The bridge's name.
     #[must_use]
@@ -138,6 +127,22 @@ impl Drop for Network {
         }
     }
 }
+
+/// The child's side: the loopback interface, the address on eth0, and the way out.
+// ANCHOR: configure
+pub fn configure(address: Ipv4Addr, subnet: Cidr) -> netlink::Result<()> {
+    // ANCHOR: ex-4.3
+    let mut rt = Rtnetlink::open()?;
+    let lo = rt.find("lo")?.ok_or(Errno::ENODEV)?;
+    let eth0 = rt.find("eth0")?.ok_or(Errno::ENODEV)?;
+    rt.set_up(lo.index)?;
+    rt.add_address(eth0.index, address, subnet)?;
+    rt.set_up(eth0.index)?;
+    // Last: the kernel takes a gateway only if it has a way to it already.
+    rt.add_default_route(subnet.gateway())
+    // ANCHOR_END: ex-4.3
+}
+// ANCHOR_END: configure
 
 /// The child's side of a container without a bridge: only the loopback interface works.
 pub fn loopback_up() -> Result<()> {

@@ -61,6 +61,7 @@ impl Rtnetlink {
     /// `ip link add NAME address MAC group GROUP type bridge`, and up.
     // ANCHOR: bridge
     pub fn create_bridge(&mut self, name: &str, mac: [u8; 6], group: u32) -> Result<()> {
+        // ANCHOR: ex-4.1
         self.0.request(
             Message::new(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link(0, libc::IFF_UP))
                 .text(libc::IFLA_IFNAME, name)
@@ -68,6 +69,7 @@ impl Rtnetlink {
                 .attr(libc::IFLA_GROUP, &group.to_ne_bytes())
                 .nest(libc::IFLA_LINKINFO, |m| m.text(libc::IFLA_INFO_KIND, "bridge")),
         )
+        // ANCHOR_END: ex-4.1
     }
     // ANCHOR_END: bridge
 
@@ -82,6 +84,7 @@ impl Rtnetlink {
         pid: Pid,
         mac: [u8; 6],
     ) -> Result<()> {
+        // ANCHOR: ex-4.2
         let peer = |m: Message| {
             m.raw(&link(0, 0))
                 .text(libc::IFLA_IFNAME, "eth0")
@@ -98,6 +101,7 @@ impl Rtnetlink {
                         .nest(libc::IFLA_INFO_DATA, |m| m.nest(VETH_INFO_PEER, peer))
                 }),
         )
+        // ANCHOR_END: ex-4.2
     }
     // ANCHOR_END: veth
 

@@ -14,8 +14,9 @@ const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Switches forwarding on, and notes in the pool if it was off, for this bridge or for another:
 /// the last one with a note switches it off.
 // ANCHOR: enable
-pub(crate) fn enable(pool: &Pool) -> Result<()> {
+pub fn enable(pool: &Pool) -> Result<()> {
     let lock = lock_switch(pool)?;
+    // ANCHOR: ex-5.3
     if read(IP_FORWARD)? == "0" || others_have_a_note(pool)? {
         // The note first: if we are killed between the two lines, the switch is only set back
         // to what it is.
@@ -23,6 +24,7 @@ pub(crate) fn enable(pool: &Pool) -> Result<()> {
         fs::write(&note, "").with_context(|| format!("cannot write {}", note.display()))?;
         write(IP_FORWARD, "1")?;
     }
+    // ANCHOR_END: ex-5.3
     drop(lock);
     // Packets to 127.0.0.0/8 leave the host by no interface, says RFC 1122; a published port is
     // reachable as 127.0.0.1 only if this one is an exception.
@@ -31,7 +33,7 @@ pub(crate) fn enable(pool: &Pool) -> Result<()> {
 // ANCHOR_END: enable
 
 /// Switches forwarding off again, if it was us who switched it on, and no other bridge needs it.
-pub(crate) fn restore(pool: &Pool) -> Result<()> {
+pub fn restore(pool: &Pool) -> Result<()> {
     let note = note(pool.path());
     if note.exists() {
         let _lock = lock_switch(pool)?;

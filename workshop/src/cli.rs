@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::lab::{self, Who};
-use crate::{book, doctor, drill, probe};
+use crate::{book, doctor, drill, exercises, probe};
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -20,6 +20,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    #[command(flatten)]
+    Exercises(exercises::verbs::Verb),
     /// Open a shell in a lab: a throw-away host with an internet beside it
     Lab {
         /// Stay a plain user in the lab (uid 1000 if you are root now)
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
     }
     let result = match Cli::parse().verb {
         Verb::Lab { plain, join, command } => open_lab(plain, join, command),
+        Verb::Exercises(verb) => exercises::verbs::run(verb),
         Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
         Verb::Book(args) => book::main(&args),
         Verb::Break(args) => drill::main(&args),

@@ -17,6 +17,8 @@
 //! | [`snapshot`] | the state of the lab's host, to be compared before and after |
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
 //! | `by_hand` | the scripts that do the same as the steps, for the same tests |
+//! | [`exercises`] | the exercises, the learner's own workspace, and what the kernel thinks of it |
+//! | [`verdict`] | for the tests of exercises: verdicts, and processes to try things in |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
 //! | [`book`] | runs what the book shows, and compares |
@@ -29,6 +31,7 @@ mod by_hand;
 pub mod cli;
 pub mod doctor;
 pub mod drill;
+pub mod exercises;
 pub mod internet;
 pub mod lab;
 pub mod nft;
@@ -36,4 +39,5 @@ pub mod probe;
 pub mod pty;
 pub mod snapshot;
 pub mod suite;
+pub mod verdict;
 pub mod wire;

@@ -44,13 +44,13 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
     // The PID namespace is special: setns(2) puts not us into it, but our next child. And it
     // takes a capability over the user namespace that owns it, so that one comes first.
     let (before, after) = split(bundle.namespaces);
-    setns(&pidfd, before).context("cannot join the container's PID namespace")?;
+    setns(&pidfd, flags(&before)).context("cannot join the container's PID namespace")?;
 
     close_to_others()?; // before the child is there to be seen: it inherits this
     let mut child = Child::spawn(Namespaces::default(), cgroup.fd(), || {
         cgroup.join()?;
         bundle.process.leave_caller()?;
-        setns(&pidfd, after).context("cannot join the container's namespaces")?;
+        setns(&pidfd, flags(&after)).context("cannot join the container's namespaces")?;
         enter(&workdir)?;
         let terminal = bundle.process.open_stdio()?;
         bundle.process.restrict()?;
@@ -70,14 +70,17 @@ fn enter(workdir: &Path) -> Result<()> {
     fchdir(&directory).with_context(|| format!("cannot change to {}", workdir.display()))
 }
 
-/// What is joined before the fork, and what after it, as setns(2) wants it.
-fn split(namespaces: Namespaces) -> (CloneFlags, CloneFlags) {
-    let (before, after): (Vec<_>, Vec<_>) = Namespace::ALL
+/// What is joined before the clone, and what after it, as setns(2) wants it.
+#[must_use]
+pub fn split(namespaces: Namespaces) -> (Vec<Namespace>, Vec<Namespace>) {
+    // ANCHOR: ex-6.1
+    Namespace::ALL
         .into_iter()
         .filter(|&namespace| namespaces.contains(namespace))
-        .partition(|namespace| matches!(namespace, Namespace::User | Namespace::Pid));
-    let flags = |chosen: Vec<Namespace>| {
-        CloneFlags::from_bits_retain(chosen.iter().fold(0, |flags, n| flags | n.flag()))
-    };
-    (flags(before), flags(after))
+        .partition(|namespace| matches!(namespace, Namespace::User | Namespace::Pid))
+    // ANCHOR_END: ex-6.1
+}
+
+fn flags(namespaces: &[Namespace]) -> CloneFlags {
+    CloneFlags::from_bits_retain(namespaces.iter().fold(0, |flags, n| flags | n.flag()))
 }
