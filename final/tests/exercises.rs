@@ -134,7 +134,7 @@ fn ex6_3_privileges_are_given_up_for_good(who: Who) {
 
 fn gives_up(who: Who, filtered: bool) {
     let look = "the order: each step takes a privilege or a system call that a later one gives up";
-    let status = apart(|| {
+    apart(|| {
         if who == Who::Root {
             setgroups(&[Gid::from_raw(27)]).unwrap(); // a group of the caller's, such as sudo
         }
@@ -147,7 +147,6 @@ fn gives_up(who: Who, filtered: bool) {
         let error = Command::new("/bin/cat").arg("/proc/self/status").stdout(output()).exec();
         panic!("the test cannot execute cat: {error}");
     });
-    drop(status);
     let status = fs::read_to_string(output_path()).unwrap();
     fs::remove_file(output_path()).unwrap();
     let field = |name: &str| {

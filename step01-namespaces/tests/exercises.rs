@@ -16,7 +16,7 @@ use step01_namespaces::{Child, Namespace, Namespaces, exit_status, map_one_id};
 use workshop::lab::Who;
 use workshop::suite::{Test, read, suite};
 use workshop::test;
-use workshop::verdict::{Held, apart, expect, expect_ok, verdict};
+use workshop::verdict::{Held, apart, expect, expect_ok, verdict, with_mounts};
 
 static TESTS: &[Test] = &[
     test!(ex1_1_each_flag_makes_its_own_namespace, [Root, LabRoot, Plain]),
@@ -174,12 +174,10 @@ fn ex1_3_the_caller_is_root_inside(_: Who) {
 }
 
 fn ex1_4_what_is_mounted_inside_stays_inside(_: Who) {
-    apart(|| {
+    with_mounts(|| {
         // A host whose mounts are shared, as systemd leaves them, with one mount below another.
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let host = Path::new(&std::env::var("XDG_RUNTIME_DIR").unwrap()).join("shared");
         let (below, kind, none) = (host.join("below"), Some("tmpfs"), None::<&str>);
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
         create_dir(&host).unwrap();
         mount(kind, &host, kind, MsFlags::empty(), none).unwrap();
         create_dir(&below).unwrap();

@@ -9,9 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use colored::Colorize as _;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Pid, access};
-use step01_namespaces::{say, warn};
-
-use step01_namespaces::see;
+use step01_namespaces::{say, see, warn};
 
 use crate::group::Group;
 use crate::hierarchy::read;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
 use crate::devices::{NULL, attach_nodes, open_nodes};
@@ -55,8 +54,6 @@ impl Rootfs {
     /// with private propagation: pivot_root(2) refuses another, and the host would see it all.
     // ANCHOR: enter
     pub fn enter(&self) -> Result<Root> {
-        umask(Mode::from_bits_truncate(0o022)); // the usual one, whatever our caller has
-
         // From the host's view: open what comes from there, and make what is new. All of it is
         // still attached to nothing. The kernel lets a user namespace mount proc and sysfs only
         // while it sees the host's, so this is the moment for them too.

@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::mkfifo;
 use step03_rootfs::{MASKED_PATHS, Mount};
 use workshop::lab::Who;
-use workshop::suite::{Outcome, Test, command, probe_volume, read, run, suite};
+use workshop::suite::{Outcome, Test, command, link_to_usr, probe_volume, read, run, suite};
 use workshop::test;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_step03-rootfs");
@@ -103,11 +103,7 @@ impl Scratch {
     /// A small image: with the host's /usr as a volume, as [`of`] has it, it can run a shell.
     fn image(&self, name: &str) -> String {
         self.directory(&format!("{name}/usr"));
-        for link in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
-            if let Ok(target) = fs::read_link(Path::new("/").join(link)) {
-                symlink(target, self.0.join(name).join(link)).unwrap();
-            }
-        }
+        link_to_usr(&self.0.join(name));
         self.path(name)
     }
 }

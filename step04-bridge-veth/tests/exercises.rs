@@ -13,7 +13,7 @@ use step04_bridge_veth::{Rtnetlink, configure};
 use workshop::lab::Who;
 use workshop::suite::{Test, read, suite};
 use workshop::test;
-use workshop::verdict::{Held, expect, verdict};
+use workshop::verdict::{Held, expect, expect_ok};
 use workshop::wire::Wire;
 
 static TESTS: &[Test] = &[
@@ -54,9 +54,8 @@ fn ex4_1_the_message_makes_a_bridge(_: Who) {
                 `strace -e trace=sendmsg ip link add b type bridge` shows ip's own";
     let _gone = Gone("b");
     let mut rt = Rtnetlink::open().unwrap();
-    if let Err(error) = rt.create_bridge("b", MAC, GROUP) {
-        verdict("the kernel makes a bridge of your message", &error.to_string(), look);
-    }
+    let made = rt.create_bridge("b", MAC, GROUP);
+    expect_ok(made, "the kernel makes a bridge of your message", look);
     let bridge = Path::new("/sys/class/net/b/bridge").exists();
     expect(bridge, "the link b is a bridge", "/sys/class/net/b/bridge is not there", look);
     let mac = about("b", "address");
@@ -80,9 +79,7 @@ fn ex4_2_the_far_end_is_born_in_the_container(_: Who) {
     let index = if_nametoindex("b").unwrap();
     let container = Held::new(CloneFlags::CLONE_NEWNET);
     let made = Rtnetlink::open().unwrap().create_veth("v", GROUP, index, container.pid(), MAC);
-    if let Err(error) = made {
-        verdict("the kernel makes a veth pair of your message", &error.to_string(), look);
-    }
+    expect_ok(made, "the kernel makes a veth pair of your message", look);
     let here = wire.links().unwrap();
     let expected = "eth0, the far end, is in the container's network namespace";
     let leaked = here.iter().any(|link| link == "eth0");
@@ -108,11 +105,8 @@ fn ex4_3_the_container_has_loopback_address_and_route(_: Who) {
     container.in_network(|| {
         let address = Ipv4Addr::new(10, 99, 0, 2);
         let configured = configure(address, "10.99.0.0/24".parse().unwrap());
-        if let Err(error) = configured {
-            verdict("lo, eth0 and the route are set up", &error.to_string(), look);
-        }
-        let but = send_to_ourselves().map_or_else(|error| error.to_string(), |()| String::new());
-        expect(but.is_empty(), "a packet to 127.0.0.1 arrives", &but, look);
+        expect_ok(configured, "lo, eth0 and the route are set up", look);
+        expect_ok(send_to_ourselves(), "a packet to 127.0.0.1 arrives", look);
         let lines = Wire::open().unwrap().describe().unwrap();
         let has = |line: &str| lines.iter().any(|found| found.starts_with(line));
         let found = format!("there is: {}", lines.join("; "));

@@ -109,8 +109,7 @@ fn ex5_1_what_leaves_has_the_hosts_address(_: Who) {
     let _restore = Restore::forwarding();
     let rules = ruleset::base(LINK, "10.99.0.0/24".parse().unwrap());
     let written = Nftables::open().and_then(|mut nft| nft.commit(rules));
-    let but = written.map_or_else(|error| error.to_string(), |()| String::new());
-    expect(but.is_empty(), "the kernel takes the rule", &but, look);
+    expect_ok(written, "the kernel takes the rule", look);
 
     let answer = container.0.in_network(|| get(&format!("{SERVER}:80"), "/"));
     let expected = format!("the server on the internet sees {UPLINK}, the host's address");
@@ -130,8 +129,7 @@ fn ex5_2_a_published_port_leads_into_the_container(_: Who) {
     let ports = ["8080:8000".parse().unwrap(), "8080:8000/udp".parse().unwrap()];
     changes.extend(ruleset::published(LINK, CONTAINER, &ports));
     let written = Nftables::open().and_then(|mut nft| nft.commit(changes));
-    let but = written.map_or_else(|error| error.to_string(), |()| String::new());
-    expect(but.is_empty(), "the kernel takes the rules", &but, look);
+    expect_ok(written, "the kernel takes the rules", look);
 
     let _server = container.serve("@serve");
     let _echo = container.serve("@echo");
@@ -155,7 +153,7 @@ fn ex5_3_the_host_is_a_router(_: Who) {
     let container = Container::new();
     let before = read(FORWARD);
     fs::write(FORWARD, "0").unwrap();
-    let result = apart(|| {
+    apart(|| {
         let pool = Pool::lock(LINK).unwrap();
         let enabled = forwarding::enable(&pool);
         let on = read(FORWARD);
@@ -178,5 +176,5 @@ fn ex5_3_the_host_is_a_router(_: Who) {
         String::new()
     });
     fs::write(FORWARD, before).unwrap();
-    drop((container, result));
+    drop(container);
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::text::{is_on, search_path};
+
 /// How the names of such tests go on behind the function's.
 pub(crate) const MARK: &str = "by-hand/";
 
@@ -16,10 +18,8 @@ static SCRIPT: OnceLock<PathBuf> = OnceLock::new();
 /// Whether the programs are there that the script names in its line `# Needs:`.
 pub(crate) fn has_tools(script: &str) -> bool {
     let needs = script.lines().find_map(|line| line.strip_prefix("# Needs:"));
-    let path = std::env::var("PATH").unwrap_or_default();
-    let directories = path.split(':').chain(["/usr/sbin", "/sbin"]).map(Path::new);
-    let is_there = |tool| directories.clone().any(|directory| directory.join(tool).exists());
-    needs.expect("a line # Needs:").split_whitespace().all(is_there)
+    let path = search_path();
+    needs.expect("a line # Needs:").split_whitespace().all(|tool| is_on(&path, tool))
 }
 
 /// Runs a test for which the script takes the place of the program. It is copied into the lab, where a

@@ -1,7 +1,7 @@
 //! The learner's tool: `cargo workshop VERB`.
 
 use std::ffi::OsString;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -103,6 +103,5 @@ fn open_lab(plain: bool, join: Option<i32>, mut words: Vec<OsString>) -> Result<
     if shell {
         lab::take_terminal();
     }
-    let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ok(u8::try_from(status).unwrap_or(125))
+    Ok(u8::try_from(lab::exit_status(status)).unwrap_or(125))
 }

@@ -52,6 +52,22 @@ impl Who {
     }
 }
 
+/// Whether we are in the first user namespace, where every id is itself.
+pub(crate) fn in_first_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// Whether we are root of the machine: root of another user namespace is root of what belongs to that.
+pub(crate) fn is_machines_root() -> bool {
+    geteuid().is_root() && in_first_user_namespace()
+}
+
+/// How a process ended, as a shell says it: 128+n for signal n.
+pub(crate) fn exit_status(ended: ExitStatus) -> i32 {
+    ended.code().unwrap_or_else(|| 128 + ended.signal().unwrap_or(0))
+}
+
 /// The plain user that root becomes for a lab; a plain user stays who he is.
 const PLAIN_USER: u32 = 1000;
 

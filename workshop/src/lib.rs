@@ -19,6 +19,7 @@
 //! | `by_hand` | the scripts that do the same as the steps, for the same tests |
 //! | [`exercises`] | the exercises, the learner's own workspace, and what the kernel thinks of it |
 //! | [`verdict`] | for the tests of exercises: verdicts, and processes to try things in |
+//! | `text` | text for people at a terminal, and the tools that they have there |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
 //! | [`book`] | runs what the book shows, and compares |
@@ -39,5 +40,6 @@ pub mod probe;
 pub mod pty;
 pub mod snapshot;
 pub mod suite;
+mod text;
 pub mod verdict;
 pub mod wire;

@@ -195,6 +195,16 @@ pub fn probe_volume() -> String {
     format!("{}:/probe:ro", this_program().display())
 }
 
+/// Puts into an image the links that the host has beside /usr: with that as a volume it can run
+/// programs.
+pub fn link_to_usr(image: &Path) {
+    for link in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
+        if let Ok(target) = std::fs::read_link(Path::new("/").join(link)) {
+            std::os::unix::fs::symlink(target, image.join(link)).expect("an image of our own");
+        }
+    }
+}
+
 /// Something that runs until it is dropped.
 pub struct Running {
     child: Child,

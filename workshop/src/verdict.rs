@@ -3,16 +3,19 @@
 //! Such a test calls one function of a step, and compares what the kernel then shows. It needs no
 //! other exercise to be solved, so it makes its namespaces and links by itself.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read as _, Write as _, pipe};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
+
+use crate::lab::make_private;
 
 /// A verdict is told in three lines, which begin with these words.
 pub const WORDS: [&str; 3] = ["expected: ", "but: ", "look at: "];
@@ -35,7 +38,7 @@ pub fn expect(right: bool, expected: &str, but: &str, look_at: &str) {
 
 /// What a step's function returned; a [`verdict`] if that is an error.
 #[track_caller]
-pub fn expect_ok<T>(result: anyhow::Result<T>, expected: &str, look_at: &str) -> T {
+pub fn expect_ok<T>(result: Result<T, impl Display>, expected: &str, look_at: &str) -> T {
     result.unwrap_or_else(|error| verdict(expected, &format!("{error:#}"), look_at))
 }
 
@@ -66,6 +69,16 @@ pub fn apart(inside: impl FnOnce() -> String) -> String {
             text
         }
     }
+}
+
+/// The same with a mount namespace of its own, whose mounts are private.
+#[track_caller]
+pub fn with_mounts(inside: impl FnOnce() -> String) -> String {
+    apart(|| {
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+        make_private().expect("private mounts");
+        inside()
+    })
 }
 
 /// A process in new namespaces that does nothing, until it is dropped.

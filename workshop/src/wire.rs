@@ -102,8 +102,7 @@ impl Wire {
     pub fn describe(&self) -> Result<Vec<String>> {
         let links = self.dump_links()?;
         let name = |index: u32| {
-            let link = links.iter().find(|link| link.header.index == index);
-            link.map_or_else(|| index.to_string(), |link| name_of(link).to_owned())
+            name_of_index(&links, index).map_or_else(|| index.to_string(), str::to_owned)
         };
         let mut lines: Vec<_> =
             links.iter().map(|link| format!("link {}", name_of(link))).collect();
@@ -146,8 +145,7 @@ impl Wire {
                 match attribute {
                     RouteAttribute::Destination(RouteAddress::Inet(address)) => to = Some(*address),
                     RouteAttribute::Oif(index) => {
-                        let link = links.iter().find(|link| link.header.index == *index);
-                        name = link.map_or("?", name_of);
+                        name = name_of_index(&links, *index).unwrap_or("?");
                     }
                     _ => {}
                 }
@@ -223,6 +221,10 @@ impl Wire {
             }
         }
     }
+}
+
+fn name_of_index(links: &[LinkMessage], index: u32) -> Option<&str> {
+    links.iter().find(|link| link.header.index == index).map(name_of)
 }
 
 fn name_of(link: &LinkMessage) -> &str {

@@ -14,13 +14,13 @@ mod kernel;
 mod neighbours;
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use workshop::suite::{
-    Outcome, Running, Test, command, eventually, probe_volume, run, suite, this_program,
+    Outcome, Running, Test, command, eventually, link_to_usr, probe_volume, run, suite,
+    this_program,
 };
 use workshop::test;
 
@@ -155,11 +155,7 @@ impl Host {
         for directory in ["usr", "proc"] {
             self.directory(&format!("{name}/{directory}"));
         }
-        for link in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
-            if let Ok(target) = fs::read_link(Path::new("/").join(link)) {
-                symlink(target, self.0.join(name).join(link)).unwrap();
-            }
-        }
+        link_to_usr(&self.0.join(name));
         self.path(name)
     }
 }

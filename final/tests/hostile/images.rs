@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use workshop::lab::Who;
+use workshop::suite::link_to_usr;
 
 use crate::{check, final_, scratch};
 
@@ -17,9 +18,7 @@ impl Image {
     fn new() -> Self {
         let root = Path::new(&scratch()).join("image");
         fs::create_dir(&root).unwrap();
-        for name in ["bin", "lib", "lib64", "sbin"] {
-            symlink(Path::new("usr").join(name), root.join(name)).unwrap();
-        }
+        link_to_usr(&root);
         Self(root)
     }
 

@@ -126,13 +126,6 @@ pub fn in_namespaces(spaces: CloneFlags, attempt: impl FnOnce() -> Result<String
     })
 }
 
-/// Whether we are in the first user namespace, where every id is itself: root of another one is root of
-/// what belongs to that, and not of the machine.
-pub fn in_first_user_namespace() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
-}
-
 /// Moves this process into new namespaces, and makes it root of a user namespace if there is one.
 pub fn enter(mut spaces: CloneFlags) -> Result<()> {
     let (uid, gid) = (geteuid(), getegid());

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
-use nix::unistd::{AccessFlags, access, geteuid};
+use nix::unistd::{AccessFlags, access};
 
-use super::attempt::{Refused, Seen, in_first_user_namespace};
+use super::attempt::{Refused, Seen};
 use super::machine::{PRIVILEGED, outer_container};
 use super::{Finding, stops};
+use crate::lab::is_machines_root;
 
 /// What `final run` can limit.
 const CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "cpuset"];
@@ -104,7 +105,7 @@ fn make_and_remove(parent: &Path) -> Result<()> {
 
 pub fn explain_delegation(refused: &Refused) -> Finding {
     let cause = &refused.text;
-    let root = geteuid().is_root() && in_first_user_namespace();
+    let root = is_machines_root();
     let systemd = Path::new("/run/systemd/system").exists();
     if outer_container().is_some() && (root || refused.errno == Errno::EROFS) {
         return stops(cause, PRIVILEGED);

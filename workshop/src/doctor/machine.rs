@@ -12,6 +12,7 @@ use nix::unistd::geteuid;
 use super::attempt::{Refused, Seen, in_child};
 use super::{Finding, hint, stops};
 use crate::lab::{self, Who};
+use crate::text::{is_on, search_path};
 
 /// A release of Linux, as far as it matters.
 type Version = (u32, u32);
@@ -218,13 +219,12 @@ const TOOLS: [(&str, &str); 6] = [
 ];
 
 pub fn tools() -> Seen {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // A plain user's PATH often lacks the directories where root's tools are.
-    let directories: Vec<_> =
-        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect();
-    let missing = |name: &str| !directories.iter().any(|directory| directory.join(name).exists());
-    let packages: Vec<_> =
-        TOOLS.into_iter().filter(|tool| missing(tool.0)).map(|(_, package)| package).collect();
+    let path = search_path();
+    let packages: Vec<_> = TOOLS
+        .into_iter()
+        .filter(|tool| !is_on(&path, tool.0))
+        .map(|(_, package)| package)
+        .collect();
     if packages.is_empty() {
         Ok("all there".into())
     } else {

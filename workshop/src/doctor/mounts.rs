@@ -9,9 +9,10 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 
-use super::attempt::{Refused, Seen, in_child, in_first_user_namespace, in_namespaces};
+use super::attempt::{Refused, Seen, in_child, in_namespaces};
 use super::machine::{PRIVILEGED, outer_container};
 use super::{Finding, hint, stops, stops_plain_users};
+use crate::lab::in_first_user_namespace;
 
 fn mount_new(kind: &str, path: &str, options: &str) -> Result<()> {
     mount(Some(kind), path, Some(kind), MsFlags::empty(), Some(options))

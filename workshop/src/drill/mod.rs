@@ -12,15 +12,13 @@ pub mod state;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::lab::{self, Who, is_machines_root};
+use crate::text::{is_on, paragraphs, search_path, wrapped};
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::unistd::geteuid;
-
-use crate::lab::{self, Who};
 use state::State;
 
 /// One fault, and all that is said about it. What is shell is run by `sh` in the lab.
@@ -163,8 +161,7 @@ pub fn main(args: &Args) -> Result<u8> {
         }
     })?;
     lab::take_terminal();
-    let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ok(u8::try_from(status).unwrap_or(125))
+    Ok(u8::try_from(lab::exit_status(status)).unwrap_or(125))
 }
 
 fn choose(wanted: Option<&str>) -> Result<&'static Drill> {
@@ -183,16 +180,9 @@ fn choose(wanted: Option<&str>) -> Result<&'static Drill> {
     Ok(possible[now as usize / 1000 % possible.len()])
 }
 
-/// Whether we are root, and not only in a user namespace, whose id map would have fewer ids.
-fn is_machines_root() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
-}
-
 fn missing_tools(drill: &Drill) -> Vec<&'static str> {
     let path = path();
-    let there = |tool: &&str| std::env::split_paths(&path).any(|dir| dir.join(tool).exists());
-    drill.needs.iter().copied().filter(|tool| !there(tool)).collect()
+    drill.needs.iter().copied().filter(|tool| !is_on(&path, tool)).collect()
 }
 
 fn package(tool: &str) -> &str {
@@ -203,10 +193,9 @@ fn package(tool: &str) -> &str {
     }
 }
 
-/// The commands of the drill, the caller's, and those of root: a plain user's PATH may lack them.
+/// The commands of the drill, and all others.
 fn path() -> String {
-    let callers = std::env::var("PATH").unwrap_or_default();
-    format!("{BASE}/bin:{callers}:/usr/sbin:/sbin:/usr/bin:/bin")
+    format!("{BASE}/bin:{}:/usr/bin:/bin", search_path())
 }
 
 fn own_program() -> Result<PathBuf> {
@@ -259,7 +248,7 @@ fn session(drill: &Drill) -> Result<i32> {
             .env("PROBE", own_program()?)
             .status()
             .with_context(|| format!("cannot execute {}", shell.display()))?;
-        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+        Ok(lab::exit_status(status))
     });
     // All else ends with the lab, but cgroups are the machine's: their runtimes remove them.
     let removed = sh("for id in $(final ps -aq); do final rm -f \"$id\"; done");
@@ -381,30 +370,6 @@ fn text(output: &Output) -> String {
 
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
-}
-
-/// The paragraphs of a text, each on a line of its own, however it is written here.
-fn paragraphs(text: &str) -> Vec<String> {
-    let words = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-    text.split("\n\n").map(words).collect()
-}
-
-/// Breaks lines between words; a terminal would do so in the middle of one.
-fn wrapped(text: &str) -> String {
-    const WIDTH: usize = 90;
-    let mut lines = Vec::new();
-    for paragraph in paragraphs(text) {
-        let mut line = String::new();
-        for word in paragraph.split(' ') {
-            if !line.is_empty() && line.len() + word.len() >= WIDTH {
-                lines.push(std::mem::take(&mut line));
-            }
-            let space = if line.is_empty() { "" } else { " " };
-            line += &format!("{space}{word}");
-        }
-        lines.push(line);
-    }
-    lines.join("\n")
 }
 
 /// The drills as Markdown: the second half of the book's page.

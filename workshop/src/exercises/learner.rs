@@ -41,6 +41,11 @@ pub fn reference() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace above the crate")
 }
 
+/// The exercise's lines in the reference.
+pub fn original(exercise: &Exercise) -> Result<Place> {
+    Place::find(reference(), exercise.id)
+}
+
 impl Learner {
     /// The workspace that we are in, or else my-container/ in the clone.
     pub fn find() -> Result<Self> {
@@ -104,30 +109,32 @@ impl Learner {
     /// Puts another body into the learner's file; what was there is in a commit before it.
     pub fn replace(&self, exercise: &Exercise, body: &str, why: &str) -> Result<()> {
         self.commit(&format!("{}: before {why}", exercise.id))?;
-        let mut place = match self.place(exercise) {
-            Ok(place) => place,
-            // The markers are gone: the file begins anew, with other exercises in it as they are.
-            Err(_) => self.renew(exercise)?,
-        };
-        place.write(&self.directory, body)?;
+        if self.place(exercise).is_err() {
+            self.renew(exercise)?;
+        }
+        self.place(exercise)?.write(&self.directory, body)?;
         self.commit(&format!("{}: {why}", exercise.id))
     }
 
-    fn renew(&self, lost: &Exercise) -> Result<Place> {
-        let mut fresh = Place::find(reference(), lost.id)?;
-        let file = fresh.file.clone();
-        for other in all().filter(|other| other.id != lost.id) {
-            let (Ok(mine), Ok(reference)) = (self.place(other), Place::find(reference(), other.id))
-            else {
-                continue;
-            };
-            if reference.file == file {
-                fresh.write(&self.directory, &fresh.body.clone())?;
-                Place::find(&self.directory, other.id)?.write(&self.directory, &mine.body)?;
-                fresh = Place::find(&self.directory, lost.id)?;
-            }
+    /// Puts the reference's body into the learner's file, and returns that.
+    pub fn give(&self, exercise: &Exercise) -> Result<Place> {
+        let original = original(exercise)?;
+        self.replace(exercise, &original.body, "solved by the reference")?;
+        self.note(&format!("{}: given", exercise.id))?;
+        Ok(original)
+    }
+
+    /// Begins the file anew whose markers are gone, with the other exercises in it as they are.
+    fn renew(&self, lost: &Exercise) -> Result<()> {
+        let mut fresh = original(lost)?;
+        let others = all().filter_map(|other| Some((other, self.place(other).ok()?)));
+        let kept: Vec<_> = others.filter(|(_, place)| place.file == fresh.file).collect();
+        let body = fresh.body.clone();
+        fresh.write(&self.directory, &body)?;
+        for (other, mine) in kept {
+            self.place(other)?.write(&self.directory, &mine.body)?;
         }
-        Ok(fresh)
+        Ok(())
     }
 
     /// What the repository remembers.

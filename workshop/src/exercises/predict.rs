@@ -97,10 +97,13 @@ pub const QUESTIONS: [Question; 5] = [
                What happens?",
         options: ["both get it", "the second takes it from the first", "the second is refused"],
         experiment: "run='final run --rm --net host -v '\"$WORKSHOP_PROBE:/probe:ro\"
-            $run host /probe @serve 127.0.0.1:8000 & first=$!; sleep 1
-            timeout 5 $run host /probe @serve 127.0.0.1:8000; status=$?
-            kill $first; wait; echo \"the second one's exit status: $status\"
-            case $status in 1) echo c;; 124) echo a;; *) echo b;; esac",
+            cd \"$XDG_RUNTIME_DIR\" || exit
+            $run --name first host /probe @serve 127.0.0.1:8000 >first & # says ready when it listens
+            until grep -qs ready first; do sleep 0.1; done
+            timeout -k 1 5 $run --name second host /probe @serve 127.0.0.1:8000; status=$?
+            until final kill first 2>/dev/null; do sleep 0.1; done # a PID 1 like this ignores SIGTERM
+            wait; rm first; echo \"the second one's exit status: $status\"
+            case $status in 1) echo c;; 124|137) echo a;; *) echo b;; esac",
         meaning: "One network stack, one set of ports: a container with --net host competes with the \
                   host's own programs and with every other such container. With a network namespace each \
                   has all 65535 ports for itself.",
@@ -146,10 +149,11 @@ pub fn experiment(question: &Question) -> Result<String> {
         programs.join("final").exists(),
         "the experiment runs our programs: build them first, with `cargo build --workspace`"
     );
-    let output = Command::new(std::env::current_exe()?)
+    let workshop = programs.join("workshop");
+    let output = Command::new(&workshop)
         .args(["lab", "--", "sh", "-c", question.experiment])
         .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", programs.display()))
-        .env("WORKSHOP_PROBE", std::env::current_exe()?)
+        .env("WORKSHOP_PROBE", &workshop)
         .output()
         .context("cannot open a lab")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,6 +1,5 @@
 //! The verbs of `cargo workshop` that are about exercises.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{IsTerminal as _, stdout};
 use std::path::{Path, PathBuf};
@@ -10,12 +9,14 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Subcommand;
+use colored::Colorize as _;
 
 use super::check::{Verdict, check};
-use super::learner::{DIRECTORY, Learner, reference};
+use super::learner::{DIRECTORY, Learner, original, reference};
 use super::place::Place;
 use super::predict;
 use super::{Exercise, ROUTES, Route, STEPS, all};
+use crate::text::wrapped;
 use crate::verdict::WORDS;
 
 /// The exercises.
@@ -112,7 +113,7 @@ pub fn run(verb: Verb) -> Result<u8> {
         Verb::Solve { exercise } => solve(&Learner::find()?, by_id(&exercise)?)?,
         Verb::Reset { exercise } => {
             let (learner, exercise) = (Learner::find()?, by_id(&exercise)?);
-            let start = Place::find(reference(), exercise.id)?.start(exercise);
+            let start = original(exercise)?.start(exercise);
             learner.replace(exercise, &start, "reset")?;
             println!("Exercise {} is as it was; your lines are in the git log.", exercise.id);
         }
@@ -164,7 +165,7 @@ fn check_one(learner: &Learner, exercise: &'static Exercise) -> Result<bool> {
         Verdict::NotWritten(id) if id == exercise.id => println!(
             "\n{}\n\nWrite it in {}, line {}, in place of the todo!; then check again. \
              Stuck? cargo workshop hint",
-            wrap(exercise.task),
+            wrapped(exercise.task),
             place.file.display(),
             place.line()
         ),
@@ -173,15 +174,15 @@ fn check_one(learner: &Learner, exercise: &'static Exercise) -> Result<bool> {
         }
         Verdict::Failed(finding) => {
             if is_untouched(exercise, &place)? {
-                println!("\n{}", wrap(exercise.task));
+                println!("\n{}", wrapped(exercise.task));
             }
-            println!("\n{} {} (as {})", paint("no:", 31), finding.test, finding.who);
+            println!("\n{} {} (as {})", "no:".red(), finding.test, finding.who);
             finding.text.lines().for_each(|line| println!("  {}", emphasize(line)));
             println!("\nStuck? cargo workshop hint {}", exercise.id);
         }
         Verdict::Passed(tests) => {
             learner.done(exercise)?;
-            println!("{} {tests} tests on this kernel", paint("yes:", 32));
+            println!("{} {tests} tests on this kernel", "yes:".green());
             what_next(learner, exercise)?;
             return Ok(true);
         }
@@ -190,7 +191,7 @@ fn check_one(learner: &Learner, exercise: &'static Exercise) -> Result<bool> {
 }
 
 fn is_untouched(exercise: &Exercise, place: &Place) -> Result<bool> {
-    Ok(Place::find(reference(), exercise.id)?.start(exercise) == place.body)
+    Ok(original(exercise)?.start(exercise) == place.body)
 }
 
 fn what_next(learner: &Learner, exercise: &Exercise) -> Result<()> {
@@ -213,34 +214,15 @@ fn what_next(learner: &Learner, exercise: &Exercise) -> Result<()> {
 
 fn heading(exercise: &Exercise, place: &Place) -> String {
     let Exercise { id, title, .. } = exercise;
-    let title = paint(&format!("{id}  {title}"), 1);
+    let title = format!("{id}  {title}").bold();
     format!("{title}  ({}:{})", place.file.display(), place.line())
-}
-
-fn paint(text: &str, color: u8) -> String {
-    let colored = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    if colored { format!("\x1b[{color}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 fn emphasize(line: &str) -> String {
     match WORDS.iter().find_map(|&word| Some((word, line.strip_prefix(word)?))) {
-        Some((word, rest)) => format!("{}{rest}", paint(&format!("{word:<10}"), 1)),
+        Some((word, rest)) => format!("{}{rest}", format!("{word:<10}").bold()),
         None => line.to_owned(),
     }
-}
-
-fn wrap(text: &str) -> String {
-    let (mut wrapped, mut column) = (String::new(), 0);
-    for word in text.split_whitespace() {
-        if column > 0 && column + word.len() > 90 {
-            wrapped.push('\n');
-            column = 0;
-        }
-        let space = if column == 0 { "" } else { " " };
-        let _ = write!(wrapped, "{space}{word}");
-        column += word.len() + 1;
-    }
-    wrapped
 }
 
 fn watch(learner: &Learner) -> Result<()> {
@@ -286,7 +268,7 @@ fn hint(learner: &Learner, id: Option<&str>) -> Result<()> {
     println!("{}", heading(exercise, &learner.place(exercise)?));
     let shown = (asked + 1).min(exercise.hints.len());
     for (number, hint) in exercise.hints.iter().enumerate().take(shown) {
-        println!("\n{}\n{}", paint(&format!("Hint {} of 3", number + 1), 1), wrap(hint));
+        println!("\n{}\n{}", format!("Hint {} of 3", number + 1).bold(), wrapped(hint));
     }
     if asked < exercise.hints.len() {
         learner.note(&format!("{}: hint {}", exercise.id, asked + 1))?;
@@ -297,10 +279,8 @@ fn hint(learner: &Learner, id: Option<&str>) -> Result<()> {
 }
 
 fn solve(learner: &Learner, exercise: &'static Exercise) -> Result<()> {
-    let reference = Place::find(reference(), exercise.id)?;
-    learner.replace(exercise, &reference.body, "solved by the reference")?;
-    learner.note(&format!("{}: given", exercise.id))?;
-    println!("{}\n\n{}", heading(exercise, &reference), reference.body);
+    let given = learner.give(exercise)?;
+    println!("{}\n\n{}", heading(exercise, &given), given.body);
     println!("These lines are in your file now; yours are in the git log.");
     Ok(())
 }
@@ -310,7 +290,7 @@ fn diff(learner: &Learner, exercise: &Exercise) -> Result<()> {
     fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let shown = (|| -> Result<()> {
         fs::write(directory.join("yours"), learner.place(exercise)?.body)?;
-        fs::write(directory.join("reference"), Place::find(reference(), exercise.id)?.body)?;
+        fs::write(directory.join("reference"), original(exercise)?.body)?;
         let mut git = Command::new("git");
         git.args(["diff", "--no-index", "--no-ext-diff", "yours", "reference"]);
         git.current_dir(&directory).status().context("cannot run git")?;
@@ -350,9 +330,7 @@ fn catch_up(learner: &Learner, step: usize) -> Result<()> {
     let before = all().filter(|exercise| exercise.step() < step);
     let open: Vec<_> = before.filter(is_open).collect();
     for exercise in &open {
-        let reference = Place::find(reference(), exercise.id)?;
-        learner.replace(exercise, &reference.body, "solved by the reference")?;
-        learner.note(&format!("{}: given", exercise.id))?;
+        learner.give(exercise)?;
     }
     println!(
         "{} exercises were solved for you; what you had written is in the git log.",
