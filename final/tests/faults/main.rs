@@ -5,10 +5,11 @@ mod walk;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::thread::scope;
+use std::thread::{ScopedJoinHandle, scope};
 use std::time::Duration;
 
 use workshop::faults::Fault;
+use workshop::internet::{SERVER, UPLINK};
 use workshop::lab::Who;
 use workshop::snapshot::Snapshot;
 use workshop::suite::{Outcome, Running, Test, command, get, probe_volume, run, suite};
@@ -49,39 +50,44 @@ fn the_only_container_killed_at_any_call_is_cleaned_up(who: Who) {
 /// Twenty times a number of containers that come and leave at once, each with a port of its own.
 fn two_and_eight_at_once_are_apart(_: Who) {
     let before = Snapshot::take(&[]).expect("a snapshot");
-    let volume = probe_volume();
-    let one = |port: u16| {
-        let publish = format!("{port}:80");
-        let script = "/probe @serve 0.0.0.0:80 & read end; exit 7";
-        let words =
-            ["run", "--rm", "-i", "-v", &volume, "-p", &publish, "host", "sh", "-c", script];
-        let (running, ready) = Running::start(&mut command(BINARY, &words));
-        assert_eq!(ready, "ready\n");
-        (running, port)
-    };
     for round in 0..20 {
-        let count = if round % 2 == 0 { 2 } else { 8 };
+        let ports = 8000..if round % 2 == 0 { 8002 } else { 8008 };
         let all: Vec<_> = scope(|scope| {
-            let threads: Vec<_> = (0..count).map(|n| scope.spawn(move || one(8000 + n))).collect();
-            threads.into_iter().map(|thread| thread.join().expect("a container")).collect()
+            let threads: Vec<_> =
+                ports.map(|port| (port, scope.spawn(move || serve(port)))).collect();
+            let join = |(port, thread): (u16, ScopedJoinHandle<'_, Running>)| {
+                (port, thread.join().expect("a container"))
+            };
+            threads.into_iter().map(join).collect()
         });
-        // Each port leads to a server of its own: it says which address it was asked at.
-        let addresses: BTreeSet<_> = all
-            .iter()
-            .map(|(_, port)| {
-                let answer = get(&format!("127.0.0.1:{port}"), "/");
-                let address = answer.split("at ").nth(1).map(|rest| rest.trim().to_owned());
-                address.unwrap_or_else(|| panic!("round {round}, port {port}: {answer}"))
-            })
-            .collect();
+        let ask = |(port, _): &(u16, Running)| {
+            let outside = get(&format!("{SERVER}:80"), &format!("/tcp/{UPLINK}/{port}"));
+            assert!(outside.contains("hello"), "round {round}, port {port}: {outside}");
+            let here = get(&format!("127.0.0.1:{port}"), "/");
+            let address = here.split("at ").nth(1).map(|rest| rest.trim().to_owned());
+            address.unwrap_or_else(|| panic!("round {round}, port {port}: {here}"))
+        };
+        let addresses: BTreeSet<_> = all.iter().map(ask).collect();
         assert_eq!(addresses.len(), all.len(), "round {round}: {addresses:?}");
         scope(|scope| {
-            for (running, _) in all {
+            for (_, running) in all {
                 scope.spawn(|| drop(running)); // they leave at once, too
             }
         });
         before.ensure_restored(&[]).unwrap_or_else(|error| panic!("round {round}: {error:#}"));
     }
+}
+
+/// A container in which only this port answers, with the address that it was asked at: a rule that
+/// leads to another container leads nowhere.
+fn serve(port: u16) -> Running {
+    let volume = probe_volume();
+    let publish = format!("{port}:{port}");
+    let script = format!("/probe @serve 0.0.0.0:{port} & read end; exit 7");
+    let words = ["run", "--rm", "-i", "-v", &volume, "-p", &publish, "host", "sh", "-c", &script];
+    let (running, ready) = Running::start(&mut command(BINARY, &words));
+    assert_eq!(ready, "ready\n");
+    running
 }
 
 /// Runs `final` with these words to its end.

@@ -21,6 +21,8 @@ const LEAST: usize = 450;
 /// With this variable a walk stops at every call, which takes a minute; without, at one in [`STRIDE`].
 const EVERY_CALL: &str = "WORKSHOP_EVERY_CALL";
 const STRIDE: usize = 25;
+/// What comes after a runtime that was killed, in turn: each has to clean up.
+const NEXT: [&str; 3] = ["ps", "gc", "run --rm --net none host true"];
 /// The first thing that a child does, as a call's object.
 const PR_SET_PDEATHSIG: &str = "1";
 /// Where another container answers.
@@ -95,9 +97,8 @@ impl Walk {
                 }
                 match fault {
                     Fault::Error => self.judge_error(call, &watched.outcome),
-                    // The next command cleans up, whichever it is.
                     Fault::Kill => {
-                        self.judge_kill(call, &watched.outcome, ["ps", "gc"][walked % 2]);
+                        self.judge_kill(call, &watched.outcome, NEXT[walked % NEXT.len()])
                     }
                 }
             }
@@ -131,11 +132,7 @@ impl Walk {
 
     /// A call failed: there is an error, or no need for one, and nothing is left.
     fn judge_error(&mut self, call: &Call, outcome: &Outcome) {
-        let told: Vec<_> = outcome
-            .stderr
-            .lines()
-            .filter(|line| !line.starts_with("rootless:") && !line.is_empty())
-            .collect();
+        let told = told(outcome);
         let is_cause =
             |line: &&&str| ["llocate memory", "ut of memory"].iter().any(|c| line.contains(c));
         let is_clear = |line: &&str| line.contains("cannot ");
@@ -159,9 +156,9 @@ impl Walk {
 
     /// A process was killed: the container's death its runtime reports, and undoes what it made;
     /// after the runtime's own the next command does.
-    fn judge_kill(&mut self, call: &Call, outcome: &Outcome, verb: &str) {
+    fn judge_kill(&mut self, call: &Call, outcome: &Outcome, next: &str) {
         match call.role {
-            Role::Runtime => self.clean_up(verb, call),
+            Role::Runtime => self.clean_up(next, call),
             // Between Ready and the exec, it looks like the program's end.
             Role::Container if matches!(outcome.status, Some(125 | 137)) => {
                 self.ensure_restored(call, "");
@@ -170,12 +167,12 @@ impl Walk {
         }
     }
 
-    fn clean_up(&mut self, verb: &str, call: &Call) {
-        let cleaned = final_(&[verb]);
-        if cleaned.status != Some(0) || !cleaned.stderr.is_empty() {
-            self.wrong(call, &format!("{verb}: {cleaned:?}"));
+    fn clean_up(&mut self, next: &str, call: &Call) {
+        let cleaned = final_(&next.split(' ').collect::<Vec<_>>());
+        if cleaned.status != Some(0) || !told(&cleaned).is_empty() {
+            self.wrong(call, &format!("{next}: {cleaned:?}"));
         }
-        self.ensure_restored(call, verb);
+        self.ensure_restored(call, next);
         self.ask_other();
     }
 
@@ -212,6 +209,12 @@ fn limits(who: Who) -> &'static str {
 fn is_undo(line: &str) -> bool {
     let what = line.strip_prefix("warning: cannot ").unwrap_or_default();
     ["clean up ", "remove ", "end "].iter().any(|verb| what.starts_with(verb))
+}
+
+/// What it said, but for what it says of every plain user's container.
+fn told(outcome: &Outcome) -> Vec<&str> {
+    let lines = outcome.stderr.lines();
+    lines.filter(|line| !line.starts_with("rootless:") && !line.is_empty()).collect()
 }
 
 /// What the container saw. A terminal's echo may come anywhere in it.
