@@ -97,9 +97,7 @@ impl Walk {
                 }
                 match fault {
                     Fault::Error => self.judge_error(call, &watched.outcome),
-                    Fault::Kill => {
-                        self.judge_kill(call, &watched.outcome, NEXT[walked % NEXT.len()])
-                    }
+                    Fault::Kill => self.judge_kill(call, &watched.outcome, walked),
                 }
             }
         }
@@ -156,9 +154,9 @@ impl Walk {
 
     /// A process was killed: the container's death its runtime reports, and undoes what it made;
     /// after the runtime's own the next command does.
-    fn judge_kill(&mut self, call: &Call, outcome: &Outcome, next: &str) {
+    fn judge_kill(&mut self, call: &Call, outcome: &Outcome, walked: usize) {
         match call.role {
-            Role::Runtime => self.clean_up(next, call),
+            Role::Runtime => self.clean_up(NEXT[walked % NEXT.len()], call),
             // Between Ready and the exec, it looks like the program's end.
             Role::Container if matches!(outcome.status, Some(125 | 137)) => {
                 self.ensure_restored(call, "");
