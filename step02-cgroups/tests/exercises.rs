@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -112,7 +113,11 @@ fn ex2_3_the_child_is_born_in_its_cgroup(_: Who) {
 
     let hierarchies = hierarchies().unwrap();
     let Some(v2) = hierarchies.iter().find(|h| h.version == Version::V2) else { return };
-    let group = v2.own.join("container-workshop-exercise");
+    // The tree is the machine's, and other labs are at work: a name of our own, and locked, as else
+    // the group looks like one that a killed runtime has left.
+    let lab = fs::metadata("/proc/self/ns/pid").unwrap().ino();
+    let name = format!("container-workshop-exercise-{lab}");
+    let group = v2.own.join(&name);
     match fs::create_dir(&group) {
         Ok(()) => {}
         // We may not: then the kernel has at least to say so, for a group that is not ours.
@@ -130,6 +135,8 @@ fn ex2_3_the_child_is_born_in_its_cgroup(_: Who) {
         }
         Err(error) => panic!("the test cannot make {}: {error}", group.display()),
     }
+    let lock = File::open(&group).unwrap();
+    lock.lock().unwrap();
     let born = spawn(&group);
     let shown = born.as_ref().map(|child| {
         fs::read_to_string(format!("/proc/{}/cgroup", child.pid())).unwrap_or_default()
@@ -142,7 +149,7 @@ fn ex2_3_the_child_is_born_in_its_cgroup(_: Who) {
     }
     fs::remove_dir(&group).unwrap();
     expect(
-        shown.contains("container-workshop-exercise"),
+        shown.contains(&name),
         "/proc/PID/cgroup of the new child names the group, before it has done anything",
         &shown,
         look,

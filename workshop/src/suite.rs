@@ -49,9 +49,9 @@ macro_rules! test {
 
 /// Says which test this process is to run: `NAME/WHO`, or `NAME/by-hand/WHO`.
 const VARIABLE: &str = "WORKSHOP_TEST";
-/// A test takes a second or two, and a walk over all faults half a minute; on a machine that is busy,
-/// or a virtual one without KVM, many times that.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// A test takes a second or two, and a walk over all faults one or two minutes; on a machine that is
+/// busy, or a virtual one without KVM, many times that.
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The `main` of a test program.
 #[must_use]

@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, ExitCode};
+use std::process::{Child, Command, ExitCode};
 use std::ptr::null_mut;
 use std::time::Duration;
 
@@ -172,7 +173,8 @@ fn system_v_objects_are_missed(_: Who) {
 fn stale_cgroups_are_missed(_: Who) {
     let tree =
         ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].into_iter().find(|t| Path::new(t).exists());
-    let group = Path::new(tree.unwrap()).join(format!("container-workshop-left-{}", process::id()));
+    let lab = fs::metadata("/proc/self/ns/pid").unwrap().ino(); // the tree is the machine's
+    let group = Path::new(tree.unwrap()).join(format!("container-workshop-left-{lab}"));
     let name = format!("cgroup {}", group.display());
     // The cgroup trees are the machine's, and who sweeps in another lab may be faster.
     let lock = Cell::new(None);
