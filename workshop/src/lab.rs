@@ -264,6 +264,10 @@ fn wait_for_lab() -> Result<ExitStatus> {
 fn first_process(drop_to: Option<u32>, check: bool, inside: impl FnOnce() -> i32) -> Result<i32> {
     prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie the lab to its caller")?;
     build_host()?;
+    if check && !build_directory()?.starts_with("/tmp") {
+        // Who has no runtime directory keeps state there, and others outside do so meanwhile.
+        fresh("tmpfs", "/tmp")?;
+    }
     make_runtime_directory(drop_to.map_or_else(geteuid, Uid::from_raw))?;
     let server = internet::start()?;
     let own = [Pid::this(), server];
@@ -306,11 +310,6 @@ fn build_host() -> Result<()> {
     make_private()?;
     sethostname("lab").context("cannot name the lab")?;
     let none = None::<&str>;
-    let fresh = |kind: &str, path: &str| {
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        mount(Some(kind), path, Some(kind), flags, none)
-            .with_context(|| format!("cannot mount {kind} on {path}"))
-    };
     fresh("tmpfs", "/run")?; // state of containers outside must not be seen, nor changed
     fresh("proc", "/proc")?;
     // The new /sys shows the lab's links; the cgroup trees move over to it.
@@ -322,6 +321,12 @@ fn build_host() -> Result<()> {
     mount(Some(aside), cgroups, none, MsFlags::MS_MOVE, none)
         .context("cannot move the cgroup trees to the new /sys")?;
     fs::remove_dir(aside).context("cannot clean up /run")
+}
+
+fn fresh(kind: &str, path: &str) -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some(kind), path, Some(kind), flags, None::<&str>)
+        .with_context(|| format!("cannot mount {kind} on {path}"))
 }
 
 pub(crate) fn make_private() -> Result<()> {
