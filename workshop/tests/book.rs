@@ -9,15 +9,19 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
 use workshop::book::{Page, all_pages};
+use workshop::exercises::{STEPS, all};
 use workshop::suite::{Outcome, run};
 
 type Check = fn();
 
 fn main() -> ExitCode {
-    let checks: [(&str, Check); 8] = [
+    let checks: [(&str, Check); 11] = [
         ("every_block_of_the_book_can_be_read", every_block_of_the_book_can_be_read),
         ("all_rust_is_included_from_the_sources", all_rust_is_included_from_the_sources),
         ("differences_between_steps_are_real", differences_between_steps_are_real),
+        ("every_heading_has_an_anchor", every_heading_has_an_anchor),
+        ("every_chapter_has_its_parts", every_chapter_has_its_parts),
+        ("the_exercises_are_the_tools", the_exercises_are_the_tools),
         ("a_true_page_passes", a_true_page_passes),
         ("a_wrong_page_fails_and_is_mended", a_wrong_page_fails_and_is_mended),
         ("two_terminals_share_a_lab", two_terminals_share_a_lab),
@@ -83,6 +87,90 @@ fn differences_between_steps_are_real() {
             assert_eq!(is, should_be, "{}: {line:?} before, after", page.place(start));
         }
     }
+}
+
+/// A page's headings, as (the index of the line, the line): what begins with # outside of listings.
+fn headings(page: &Page) -> Vec<(usize, &str)> {
+    let mut fenced = false;
+    let lines = page.lines.iter().map(String::as_str).enumerate();
+    let headings = lines.filter(|(_, line)| {
+        fenced ^= line.starts_with("```");
+        !fenced && line.trim_start_matches('#').starts_with(' ') && line.starts_with('#')
+    });
+    headings.collect()
+}
+
+/// `## Break it {#break}`, so that links to it hold in every language.
+fn every_heading_has_an_anchor() {
+    for path in all_pages().expect("the pages") {
+        // GitHub shows the one without mdBook, and the other is mdBook's table of contents.
+        if path.ends_with("README.md") || path.ends_with("SUMMARY.md") {
+            continue;
+        }
+        let page = Page::read(&path).expect("a page");
+        let headings = headings(&page);
+        assert!(!headings.is_empty(), "{} has no heading", path.display());
+        let mut anchors = Vec::new();
+        for (at, line) in headings {
+            let place = page.place(at);
+            let anchor = line.strip_suffix('}').and_then(|line| line.rsplit_once(" {#"));
+            let (_, anchor) = anchor.unwrap_or_else(|| panic!("{place}: no anchor: {line}"));
+            let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(!anchor.is_empty() && anchor.chars().all(allowed), "{place}: {anchor:?}");
+            assert!(!anchors.contains(&anchor), "{place}: a second #{anchor}");
+            anchors.push(anchor);
+        }
+    }
+}
+
+/// The pages with exercises: those of the steps and the runtime's.
+fn chapters() -> [Page; STEPS.len()] {
+    STEPS.map(|step| {
+        let name = if step == "final" { "runtime" } else { step };
+        let path = workspace().join(format!("book/src/{name}.md"));
+        Page::read(&path).expect("a page")
+    })
+}
+
+/// All chapters have the same parts in the same order; some have more between them.
+fn every_chapter_has_its_parts() {
+    const PARTS: [&str; 9] = [
+        "## Predict {#predict}",
+        "## By hand {#by-hand}",
+        "## The kernel's side {#kernel}",
+        "## The code {#code}",
+        "## What changed since step N {#changes}",
+        "## Break it {#break}",
+        "## Exercises {#exercises}",
+        "## What real runtimes do differently {#others}",
+        "## Check yourself {#check}",
+    ];
+    for (index, page) in chapters().iter().enumerate() {
+        let parts = PARTS.map(|part| part.replace('N', &index.to_string()));
+        let found = headings(page).into_iter().map(|(_, line)| line.to_owned());
+        let found: Vec<_> = found.filter(|line| parts.contains(line)).collect();
+        assert_eq!(found, parts, "{}", page.path.display());
+        let answers = page.lines.iter().skip_while(|line| *line != PARTS[8]);
+        let answers = answers.filter(|line| line.starts_with("<details><summary>")).count();
+        assert_eq!(answers, 5, "{}: questions to check yourself", page.path.display());
+    }
+}
+
+/// The table of a chapter's exercises says what `cargo workshop check` does.
+fn the_exercises_are_the_tools() {
+    const HEAD: [&str; 2] = ["| exercise | | minutes |", "|---|---|---|"];
+    for (index, page) in chapters().iter().enumerate() {
+        let ours = all().filter(|exercise| exercise.step() == index + 1);
+        let ours = ours.map(|e| format!("| {} | {} | {} |", e.id, e.title, e.minutes));
+        let wanted: Vec<_> = HEAD.map(str::to_owned).into_iter().chain(ours).collect();
+        let shown = page.lines.iter().skip_while(|line| *line != HEAD[0]);
+        let shown: Vec<_> = shown.take_while(|line| line.starts_with('|')).collect();
+        assert_eq!(shown, wanted.iter().collect::<Vec<_>>(), "{}", page.path.display());
+    }
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn source(path: &Path) -> String {
