@@ -10,18 +10,20 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
 use workshop::book::{Page, all_pages};
+use workshop::doctor::checks::CHECKS;
 use workshop::suite::{Outcome, run};
 
 type Check = fn();
 
 fn main() -> ExitCode {
-    let checks: [(&str, Check); 11] = [
+    let checks: [(&str, Check); 12] = [
         ("every_block_of_the_book_can_be_read", every_block_of_the_book_can_be_read),
         ("all_rust_is_included_from_the_sources", all_rust_is_included_from_the_sources),
         ("differences_between_steps_are_real", differences_between_steps_are_real),
         ("every_attack_is_on_its_page", every_attack_is_on_its_page),
         ("every_system_call_is_on_its_page", every_system_call_is_on_its_page),
         ("sources_that_pages_name_are_there", sources_that_pages_name_are_there),
+        ("every_check_of_the_doctor_is_on_its_page", every_check_of_the_doctor_is_on_its_page),
         ("a_true_page_passes", a_true_page_passes),
         ("a_wrong_page_fails_and_is_mended", a_wrong_page_fails_and_is_mended),
         ("two_terminals_share_a_lab", two_terminals_share_a_lab),
@@ -142,6 +144,16 @@ fn sources_that_pages_name_are_there() {
         }
     }
     assert!(count > 50, "only {count} were found");
+}
+
+/// The doctor says: more in the book's page Troubleshooting.
+fn every_check_of_the_doctor_is_on_its_page() {
+    let page = source(&workspace().join("book/src/troubleshooting.md"));
+    let mut there = found(r"(?m)^### [\w-]+ \{#check-([\w-]+)\}$", &page);
+    let mut checks: Vec<_> = CHECKS.iter().map(|check| check.name.to_owned()).collect();
+    there.sort();
+    checks.sort();
+    assert_eq!(checks, there, "the doctor's checks, and the headings of troubleshooting.md");
 }
 
 /// The Rust files of the steps and of `final`, without their tests.
