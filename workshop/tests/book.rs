@@ -3,25 +3,31 @@
 //! The pages themselves show what one machine's tools print, so they are run by `.ci/run`, and not
 //! on every machine by `cargo test`. What holds everywhere is tested here.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
 use workshop::book::{Page, all_pages};
+use workshop::doctor::checks::CHECKS;
 use workshop::exercises::{STEPS, all};
 use workshop::suite::{Outcome, run};
 
 type Check = fn();
 
 fn main() -> ExitCode {
-    let checks: [(&str, Check); 11] = [
+    let checks: [(&str, Check); 15] = [
         ("every_block_of_the_book_can_be_read", every_block_of_the_book_can_be_read),
         ("all_rust_is_included_from_the_sources", all_rust_is_included_from_the_sources),
         ("differences_between_steps_are_real", differences_between_steps_are_real),
         ("every_heading_has_an_anchor", every_heading_has_an_anchor),
         ("every_chapter_has_its_parts", every_chapter_has_its_parts),
         ("the_exercises_are_the_tools", the_exercises_are_the_tools),
+        ("every_attack_is_on_its_page", every_attack_is_on_its_page),
+        ("every_system_call_is_on_its_page", every_system_call_is_on_its_page),
+        ("sources_that_pages_name_are_there", sources_that_pages_name_are_there),
+        ("every_check_of_the_doctor_is_on_its_page", every_check_of_the_doctor_is_on_its_page),
         ("a_true_page_passes", a_true_page_passes),
         ("a_wrong_page_fails_and_is_mended", a_wrong_page_fails_and_is_mended),
         ("two_terminals_share_a_lab", two_terminals_share_a_lab),
@@ -169,8 +175,105 @@ fn the_exercises_are_the_tools() {
     }
 }
 
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+/// The page of the attacks lists the tests, and no others.
+fn every_attack_is_on_its_page() {
+    let tests = source(&workspace().join("final/tests/escape/main.rs"));
+    let mut tests = found(r"(?m)^    test!\((\w+),", &tests);
+    let page = source(&workspace().join("book/src/attacks.md"));
+    let mut listed = found(r"(?m)^\| `(\w+)` \|", &page);
+    assert!(tests.len() > 20);
+    tests.sort();
+    listed.sort();
+    assert_eq!(tests, listed, "final/tests/escape/main.rs, and the table of attacks.md");
+}
+
+/// The appendix has each system call that a source names, and its tables name sources that do.
+fn every_system_call_is_on_its_page() {
+    let page = source(&workspace().join("book/src/kernel.md"));
+    let mut named = BTreeSet::new();
+    for path in sources() {
+        let text = source(&path);
+        let (text, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+        named.extend(found(r"\bSYS_(\w+)", text));
+        named.extend(found(r"\blibc::([a-z_]\w*)\(", text));
+        named.extend(found(r"\bnix::(?:\w+::)+([a-z]\w*)\(", text));
+        for import in found(r"(?m)^use nix::([^;]*);", text) {
+            named.extend(found(r"\b([a-z]\w*)(?:[,;}\s]|$)", &import));
+        }
+    }
+    // libc's own entrance, a macro, a module, and what only computes.
+    for other in ["syscall", "cmsg_space", "sockopt", "makedev", "cfmakeraw"] {
+        assert!(named.remove(other), "{other} is not named any more");
+    }
+    for call in named {
+        assert!(page.contains(&format!("`{call}`")), "kernel.md does not have {call}");
+    }
+    for row in found(r"(?m)^\| (`\w+`.*\| `(?:step|final)[^|]*) \|$", &page) {
+        let (calls, path) = (
+            found("`([^`]*)`", row.split('|').next().unwrap()),
+            found("`([^`]*)`", &row).pop().unwrap(),
+        );
+        let text = source(&workspace().join(&path));
+        assert!(calls.iter().all(|call| text.contains(call)), "{path} does not have {calls:?}");
+    }
+}
+
+/// Where a page says `final/src/...`, the file is there.
+fn sources_that_pages_name_are_there() {
+    let mut count = 0;
+    for page in all_pages().expect("the pages") {
+        for path in found(r"`((?:step0|final/|workshop/)[\w./-]+\.(?:rs|sh))`", &source(&page)) {
+            assert!(workspace().join(&path).exists(), "{}: no {path}", page.display());
+            count += 1;
+        }
+    }
+    assert!(count > 50, "only {count} were found");
+}
+
+/// The doctor says: more in the book's page Troubleshooting.
+fn every_check_of_the_doctor_is_on_its_page() {
+    let page = source(&workspace().join("book/src/troubleshooting.md"));
+    let mut there = found(r"(?m)^### [\w-]+ \{#check-([\w-]+)\}$", &page);
+    let mut checks: Vec<_> = CHECKS.iter().map(|check| check.name.to_owned()).collect();
+    there.sort();
+    checks.sort();
+    assert_eq!(checks, there, "the doctor's checks, and the headings of troubleshooting.md");
+}
+
+/// The Rust files of the steps and of `final`, without their tests.
+fn sources() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders: Vec<_> = std::fs::read_dir(workspace())
+        .expect("the workspace")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("step0") || name == "final"
+        })
+        .flat_map(|path| [path.join("src"), path.join("examples")])
+        .filter(|path| path.is_dir())
+        .collect();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// What the pattern's group matched.
+fn found(pattern: &str, text: &str) -> Vec<String> {
+    let pattern = regex_lite::Regex::new(pattern).expect("a pattern");
+    pattern.captures_iter(text).map(|captures| captures[1].to_owned()).collect()
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it is a member")
 }
 
 fn source(path: &Path) -> String {
