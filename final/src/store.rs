@@ -230,7 +230,7 @@ impl Store {
         for path in self.directories()? {
             let has_state = path.join("state.json").try_exists();
             if !has_state.with_context(|| format!("cannot look at {}", path.display()))?
-                && !is_held(&path)?
+                && !Container::is_held(&path)?
             {
                 found.push(path);
             }
@@ -271,9 +271,26 @@ impl Container {
 
     /// Whether its runtime is there: then it runs, or is just about to start or to end. Who cannot
     /// look must not take it for dead: the sweep would end it.
+    // ANCHOR: alive
     pub fn is_alive(&self) -> Result<bool> {
-        Ok(self.state.exited.is_none() && self.state.runtime.is_there()? && is_held(&self.path)?)
+        Ok(self.state.exited.is_none()
+            && self.state.runtime.is_there()?
+            && Self::is_held(&self.path)?)
     }
+
+    /// Whether a runtime holds the directory.
+    fn is_held(path: &Path) -> Result<bool> {
+        // Shared: two who look at the same time do not take each other for the runtime.
+        match File::open(path).map(|file| file.try_lock_shared()) {
+            Ok(Err(TryLockError::WouldBlock)) => Ok(true),
+            Ok(Ok(())) => Ok(false),
+            Err(error) if is_absent(&error) => Ok(false),
+            Err(error) | Ok(Err(TryLockError::Error(error))) => {
+                Err(error).with_context(|| format!("cannot look at {}", path.display()))
+            }
+        }
+    }
+    // ANCHOR_END: alive
 
     /// Whether its runtime was killed, and nobody has cleaned up yet.
     fn is_stale(&self) -> Result<bool> {
@@ -433,19 +450,6 @@ impl State {
     #[must_use]
     pub fn short_id(&self) -> &str {
         &self.id[..12]
-    }
-}
-
-/// Whether a runtime holds the directory.
-fn is_held(path: &Path) -> Result<bool> {
-    // Shared: two who look at the same time do not take each other for the runtime.
-    match File::open(path).map(|file| file.try_lock_shared()) {
-        Ok(Err(TryLockError::WouldBlock)) => Ok(true),
-        Ok(Ok(())) => Ok(false),
-        Err(error) if is_absent(&error) => Ok(false),
-        Err(error) | Ok(Err(TryLockError::Error(error))) => {
-            Err(error).with_context(|| format!("cannot look at {}", path.display()))
-        }
     }
 }
 
