@@ -138,8 +138,7 @@ impl Store {
         let mut container = Container { path, state, lock: None, keep: false };
         let failed = || format!("cannot lock {}", container.path.display());
         let lock = File::open(&container.path).with_context(failed)?;
-        // (A TryLockError would keep the cause to itself.)
-        lock.try_lock().map_err(io::Error::from).with_context(failed)?;
+        lock.lock().with_context(failed)?; // free, but for those who just look (is_held)
         container.lock = Some(lock);
         container.save()?;
         Ok(container)
