@@ -237,9 +237,18 @@ impl Store {
         Ok(found)
     }
 
+    /// What is something else, a file or a link, is nobody's.
     fn directories(&self) -> Result<Vec<PathBuf>> {
-        let read =
-            || -> io::Result<_> { fs::read_dir(&self.0)?.map(|entry| Ok(entry?.path())).collect() };
+        let read = || -> io::Result<Vec<PathBuf>> {
+            let mut found = Vec::new();
+            for entry in fs::read_dir(&self.0)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    found.push(entry.path());
+                }
+            }
+            Ok(found)
+        };
         read().with_context(|| format!("cannot read {}", self.0.display()))
     }
 
@@ -403,11 +412,7 @@ impl State {
     /// Reads state.json in the directory, if it is there.
     fn load(directory: &Path) -> Result<Option<Self>> {
         let text = match fs::read(directory.join("state.json")) {
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                return Ok(None);
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             text => text?,
         };
         let name = directory.file_name().unwrap_or_default();
