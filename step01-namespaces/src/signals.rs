@@ -42,6 +42,8 @@ impl Signals {
         // What we are to ignore (nohup(1) ignores SIGHUP) is not passed on either. Blocked, it would
         // arrive here all the same.
         let set: SigSet = FORWARDED.into_iter().filter(|&signal| !is_ignored(signal)).collect();
+        // (thread_block of nix would do, but for an error: pthread_sigmask(3) returns it, and nix
+        // looks for one in errno.)
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context("cannot block signals")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self(SignalFd::with_flags(&set, flags).context("cannot make a signalfd")?))
