@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::resource::Resource;
-use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{Gid, getgroups, getpid, getsid, setgroups};
 use runtime::process::Process;
 use runtime::security::{Filters, parse_capabilities, profile};
@@ -91,7 +91,15 @@ fn ex6_1_exec_is_in_the_container_and_its_runtime_is_not(who: Who) {
 
 /// As config.json might describe one.
 fn process(filtered: bool) -> Process {
-    let profile = || Filters::compile(&serde_json::from_value(profile()).unwrap()).unwrap();
+    // What each step before the filter calls, the filter takes away.
+    let profile = || {
+        let mut profile = profile();
+        let names = profile["syscalls"][0]["names"].as_array_mut().unwrap();
+        let steps = ["capset", "prctl", "prlimit64", "setgroups", "setrlimit"];
+        names.retain(|name| !steps.contains(&name.as_str().unwrap()));
+        profile["defaultErrnoRet"] = libc::ENOSYS.into();
+        Filters::compile(&serde_json::from_value(profile).unwrap()).unwrap()
+    };
     Process {
         args: Vec::new(),
         env: Vec::new(),
@@ -107,22 +115,46 @@ fn ex6_2_the_ties_to_the_caller_are_cut(_: Who) {
     apart(|| {
         let look =
             "four ties: prctl(PR_SET_DUMPABLE), ignored signals, setsid(2), the session keyring";
-        // SAFETY: the handler is SIG_IGN, no code of ours.
-        unsafe { signal(Signal::SIGUSR1, SigHandler::SigIgn) }.unwrap();
+        let (ours, others) = ([libc::SIGPIPE, libc::SIGXFSZ], [libc::SIGUSR1, 64]);
+        for number in ours.into_iter().chain(others) {
+            set_handler(number, libc::SIG_IGN);
+        }
+        let keyring = session_keyring();
         expect_ok(process(true).leave_caller(), "all four are cut", look);
         let dumpable = prctl::get_dumpable().unwrap();
         let but = "it is dumpable: they can open the files that it still has of the host";
         expect(!dumpable, "the container's processes cannot look into this one", but, look);
-        // SAFETY: the handler is SIG_DFL, no code of ours.
-        let before = unsafe { signal(Signal::SIGUSR1, SigHandler::SigDfl) }.unwrap();
-        let expected = "no signal is ignored because our caller ignored it";
-        let right = matches!(before, SigHandler::SigDfl);
-        expect(right, expected, "SIGUSR1 still is", look);
+        for number in others {
+            let right = set_handler(number, libc::SIG_DFL) == libc::SIG_DFL;
+            let expected = "no signal is ignored because our caller ignored it";
+            expect(right, expected, &format!("signal {number} still is; there are 64"), look);
+        }
+        for number in ours {
+            let right = set_handler(number, libc::SIG_DFL) == libc::SIG_IGN;
+            let expected = "SIGPIPE and SIGXFSZ stay ignored up to the exec, as we need that";
+            expect(right, expected, &format!("signal {number} would end us"), look);
+        }
         let own = getsid(None) == Ok(getpid());
         let but = "it is in the caller's session: it could type into the caller's terminal";
         expect(own, "it leads a session of its own", but, look);
+        let right = keyring.is_err() || session_keyring() != keyring;
+        expect(right, "its session keyring is a new one", "it has the caller's keys", look);
         String::new()
     });
+}
+
+/// signal(2) with a handler that is no code of ours, and for real-time signals as well.
+fn set_handler(number: libc::c_int, handler: libc::sighandler_t) -> libc::sighandler_t {
+    // SAFETY: SIG_IGN and SIG_DFL run no code.
+    unsafe { libc::signal(number, handler) }
+}
+
+/// keyctl(2): the serial number of our session keyring; an error if this kernel has no keys.
+fn session_keyring() -> nix::Result<i64> {
+    const GET_KEYRING_ID: libc::c_int = 0;
+    const SESSION_KEYRING: libc::c_int = -3;
+    // SAFETY: takes numbers only.
+    Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, GET_KEYRING_ID, SESSION_KEYRING, 0) })
 }
 
 fn ex6_3_privileges_are_given_up_for_good(who: Who) {
@@ -144,7 +176,8 @@ fn gives_up(who: Who, filtered: bool) {
             let but = format!("it is in {groups:?}, and may read what they may");
             expect(groups.is_empty(), "it is in no group of the caller's", &but, look);
         }
-        let error = Command::new("/bin/cat").arg("/proc/self/status").stdout(output()).exec();
+        let files = ["/proc/self/status", "/proc/self/limits"];
+        let error = Command::new("/bin/cat").args(files).stdout(output()).exec();
         panic!("the test cannot execute cat: {error}");
     });
     let status = fs::read_to_string(output_path()).unwrap();
@@ -153,6 +186,15 @@ fn gives_up(who: Who, filtered: bool) {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
         line.unwrap_or_default().to_owned()
     };
+    let files = status.lines().find(|line| line.starts_with("Max open files"));
+    let files: Vec<_> = files.unwrap_or_default().split_whitespace().skip(3).take(2).collect();
+    let but = format!("of open files it may have {}", files.join(", at most "));
+    expect(
+        files == ["100", "200"],
+        "the limits are those of the list: 100, at most 200",
+        &but,
+        look,
+    );
     // CAP_CHOWN is bit 0, CAP_KILL 5, CAP_SETPCAP 8 (capabilities(7)).
     for (name, right, meaning) in [
         ("CapBnd", "0000000000000121", "no exec gets more than the three that it keeps"),

@@ -1,7 +1,9 @@
 //! The exercises of step 1, each tried on the kernel by itself.
 
-use std::fs::{self, create_dir};
+use std::fs::{self, File, create_dir};
 use std::io::{Read as _, Write as _, pipe};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -21,8 +23,9 @@ use workshop::verdict::{Held, apart, expect, expect_ok, verdict, with_mounts};
 static TESTS: &[Test] = &[
     test!(ex1_1_each_flag_makes_its_own_namespace, [Root, LabRoot, Plain]),
     test!(ex1_2_the_set_up_waits_for_go, [Root, LabRoot, Plain]),
+    test!(ex1_2_without_a_parent_there_is_no_go, [Root, LabRoot, Plain]),
     test!(ex1_2_who_loses_its_parent_dies, [Root, LabRoot, Plain]),
-    test!(ex1_3_the_caller_is_root_inside, [LabRoot, Plain]),
+    test!(ex1_3_the_caller_is_root_inside, [LabRoot, Plain, User]),
     test!(ex1_4_what_is_mounted_inside_stays_inside, [Root, LabRoot]),
     test!(ex1_5_the_exit_status_says_how_it_ended, [Root, LabRoot, Plain]),
 ];
@@ -81,7 +84,7 @@ fn ex1_2_the_set_up_waits_for_go(_: Who) {
         writer.write_all(b"set up")?;
         Ok(Command::new("true"))
     });
-    let mut child = child.unwrap();
+    let mut child = ManuallyDrop::new(child.unwrap()); // its end would be exercise 1.5
     drop(writer);
     let early = has_input(&reader, Duration::from_millis(200));
     expect(
@@ -101,7 +104,42 @@ fn ex1_2_the_set_up_waits_for_go(_: Who) {
         "what the child does with the message",
     );
     assert_eq!(waitpid(child.pid(), None), Ok(WaitStatus::Exited(child.pid(), 0)));
-    std::mem::forget(child); // its end would be exercise 1.5
+}
+
+/// The parent may have died before the child asked to be told; then the end of file tells.
+fn ex1_2_without_a_parent_there_is_no_go(_: Who) {
+    let (reader, mut writer) = pipe().unwrap();
+    let before = sockets();
+    let child = Child::spawn(Namespaces::default(), None, || {
+        writer.write_all(b"set up")?;
+        Ok(Command::new("true"))
+    });
+    let child = ManuallyDrop::new(child.unwrap());
+    drop(writer);
+    let null = File::open("/dev/null").unwrap();
+    for ours in sockets().into_iter().filter(|socket| !before.contains(socket)) {
+        // What the end of a process does to its socket.
+        // SAFETY: takes numbers only; of the channel, whose fd it is, nothing is asked any more.
+        assert_eq!(unsafe { libc::dup2(null.as_raw_fd(), ours) }, ours);
+    }
+    waitpid(child.pid(), None).unwrap();
+    expect(
+        !has_input(&reader, Duration::ZERO),
+        "without a Go from the parent the set-up does not begin",
+        "it did, when its end of the socket said end of file: the parent had died",
+        "what receive() returned: only Some(Message::Go) is a Go",
+    );
+}
+
+/// The open sockets of this process.
+fn sockets() -> Vec<RawFd> {
+    let entries = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let socket = |entry: &fs::DirEntry| {
+        fs::read_link(entry.path())
+            .is_ok_and(|link| link.display().to_string().starts_with("socket"))
+    };
+    let sockets = entries.filter(socket);
+    sockets.map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
 fn has_input(reader: &impl std::os::fd::AsFd, patience: Duration) -> bool {
@@ -113,7 +151,13 @@ fn has_input(reader: &impl std::os::fd::AsFd, patience: Duration) -> bool {
 }
 
 fn ex1_2_who_loses_its_parent_dies(_: Who) {
-    set_child_subreaper(true).unwrap(); // the orphan will be ours
+    set_child_subreaper(true).unwrap(); // the orphans will be ours
+    for has_go in [true, false] {
+        loses_its_parent(has_go);
+    }
+}
+
+fn loses_its_parent(has_go: bool) {
     let (mut reader, mut writer) = pipe().unwrap();
     let runtime = Held::running(|| {
         let child = Child::spawn(Namespaces::default(), None, || {
@@ -121,32 +165,50 @@ fn ex1_2_who_loses_its_parent_dies(_: Who) {
             sleep.arg("1000");
             Ok(sleep)
         });
-        let mut child = child.unwrap();
-        let gone = child.go();
-        write!(writer, "{}", child.pid()).unwrap();
-        std::mem::forget(child); // or it would be killed here
-        drop(writer);
-        gone.unwrap();
+        let mut child = ManuallyDrop::new(child.unwrap()); // or it would be killed here
+        let mut pids = vec![child.pid()];
+        if has_go {
+            child.go().unwrap();
+        } else {
+            // Who waits for Go meets no end of file: another process has the socket, too.
+            pids.push(ManuallyDrop::new(Held::running(|| ())).pid());
+        }
+        let pids: Vec<_> = pids.into_iter().map(|pid| pid.to_string()).collect();
+        writer.write_all(pids.join(" ").as_bytes()).unwrap();
     });
-    let mut pid = [0; 16];
-    let len = reader.read(&mut pid).unwrap();
-    let pid: i32 = std::str::from_utf8(&pid[..len]).unwrap().parse().unwrap();
+    let mut pids = [0; 32];
+    let len = reader.read(&mut pids).unwrap();
+    let pids = std::str::from_utf8(&pids[..len]).unwrap().split(' ');
+    let pids: Vec<_> = pids.map(|pid| Pid::from_raw(pid.parse().unwrap())).collect();
+    let (&pid, keeper) = pids.split_first().unwrap();
+    let sleeps = || read(format!("/proc/{pid}/stat")).contains(") S ");
+    within_a_second(sleeps); // in the program, or in the wait for Go
     drop(runtime); // by SIGKILL
-    let pid = Pid::from_raw(pid);
     let ended = || waitpid(pid, Some(WaitPidFlag::WNOHANG)) != Ok(WaitStatus::StillAlive);
-    let died = (0..100).any(|_| {
-        std::thread::sleep(Duration::from_millis(10));
-        ended()
-    });
-    if !died {
-        kill(pid, Signal::SIGKILL).unwrap();
-        waitpid(pid, None).unwrap();
-        verdict(
-            "the container ends when its runtime is killed",
+    let died = within_a_second(ended);
+    for &left in keeper.iter().chain((!died).then_some(&pid)) {
+        kill(left, Signal::SIGKILL).unwrap();
+        waitpid(left, None).unwrap();
+    }
+    let (but, look) = if has_go {
+        (
             "a second later it still runs, and nobody will ever clean up behind it",
             "prctl(2), PR_SET_PDEATHSIG: nix has it as prctl::set_pdeathsig",
-        );
-    }
+        )
+    } else {
+        (
+            "killed before Go, it leaves a child that does not notice",
+            "the order: the kernel has to know of the signal before the child begins to wait",
+        )
+    };
+    expect(died, "the container ends when its runtime is killed", but, look);
+}
+
+fn within_a_second(condition: impl Fn() -> bool) -> bool {
+    (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        condition()
+    })
 }
 
 fn ex1_3_the_caller_is_root_inside(_: Who) {

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::mem::ManuallyDrop;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::process::{Command, ExitCode};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use step01_namespaces::{Child, Namespaces};
+use step01_namespaces::{Child, Namespace, Namespaces};
 use step02_cgroups::{Cpuset, Limits, Usage, Version, hierarchies, settings};
 use workshop::lab::Who;
 use workshop::suite::{Test, suite};
@@ -20,6 +21,7 @@ use workshop::verdict::{expect, verdict};
 static TESTS: &[Test] = &[
     test!(ex2_1_each_limit_is_a_number_in_a_file, [Root, LabRoot, Plain]),
     test!(ex2_2_the_numbers_of_a_group_are_read, [Root, LabRoot, Plain]),
+    test!(ex2_3_the_other_flags_stay, [Plain]),
     test!(ex2_3_the_child_is_born_in_its_cgroup, [Root, LabRoot, Plain]),
 ];
 
@@ -96,13 +98,27 @@ fn ex2_2_the_numbers_of_a_group_are_read(_: Who) {
     }
 }
 
+fn spawn(namespaces: Namespaces, directory: &Path) -> anyhow::Result<ManuallyDrop<Child>> {
+    let directory = File::open(directory).unwrap();
+    let child = Child::spawn(namespaces, Some(directory.as_fd()), || Ok(Command::new("true")));
+    child.map(ManuallyDrop::new) // its own end would be exercise 1.5
+}
+
+fn ex2_3_the_other_flags_stay(_: Who) {
+    // A plain user may make no network namespace alone; /run, which is no cgroup, is met later.
+    let child = spawn([Namespace::Net].into_iter().collect(), Path::new("/run"));
+    let but = child.err().map_or_else(|| "it let us".into(), |error| format!("{error:#}"));
+    expect(
+        but.contains("Operation not permitted"),
+        "the kernel is still asked for the namespaces, which a plain user may not have (EPERM)",
+        &but,
+        "args.flags: there are bits in it already, which have to stay",
+    );
+}
+
 fn ex2_3_the_child_is_born_in_its_cgroup(_: Who) {
     let look = "clone3(2), CLONE_INTO_CGROUP: a bit in flags, and the directory's fd in cgroup";
-    let spawn = |directory: &Path| {
-        let directory = File::open(directory).unwrap();
-        let program = || Ok(Command::new("true"));
-        Child::spawn(Namespaces::default(), Some(directory.as_fd()), program)
-    };
+    let spawn = |directory: &Path| spawn(Namespaces::default(), directory);
     // A directory that is no cgroup tells the kernel's answer from none: EBADF.
     let but = match spawn(Path::new("/run")) {
         Ok(_) => "it took one: the child is in our own cgroup, and nobody asked for another",
@@ -145,7 +161,6 @@ fn ex2_3_the_child_is_born_in_its_cgroup(_: Who) {
     if let Ok(child) = born {
         kill(child.pid(), Signal::SIGKILL).unwrap();
         waitpid(child.pid(), None).unwrap();
-        std::mem::forget(child); // its own end would be exercise 1.5
     }
     fs::remove_dir(&group).unwrap();
     expect(

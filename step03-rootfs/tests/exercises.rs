@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
-use nix::unistd::getcwd;
+use nix::unistd::{chdir, chroot, fchdir, getcwd};
 use step03_rootfs::{Mount, Root, mask, overlay, pivot, sys};
 use workshop::lab::Who;
 use workshop::suite::{Test, suite};
@@ -43,7 +43,7 @@ fn path_fd(path: &Path) -> OwnedFd {
     open(path, OFlag::O_PATH, Mode::empty()).unwrap()
 }
 
-fn ex3_1_writes_go_to_the_upper_layer(_: Who) {
+fn ex3_1_writes_go_to_the_upper_layer(who: Who) {
     with_directory(|area| {
         let look = "the options of `mount -t overlay`: lowerdir, upperdir, workdir; in a user \
                     namespace userxattr too (Documentation/filesystems/overlayfs.rst)";
@@ -75,6 +75,14 @@ fn ex3_1_writes_go_to_the_upper_layer(_: Who) {
         expect(above == "of the container", "what is written is in the upper layer", &above, look);
         let gone = !merged.join("victim").exists();
         expect(gone, "a deleted file is gone from the merged view", "it is still there", look);
+        let mounts = read("/proc/self/mountinfo".into());
+        let line = mounts.lines().find(|line| line.contains(merged.to_str().unwrap()));
+        expect(
+            who == Who::Root || line.is_some_and(|line| line.contains("userxattr")),
+            "in a user namespace a directory, too, can be deleted and made anew (userxattr)",
+            line.unwrap_or_default(),
+            look,
+        );
     });
 }
 
@@ -103,18 +111,31 @@ fn ex3_2_nothing_of_the_old_root_is_left(_: Who) {
         let here = here.map_or_else(|errno| errno.to_string(), |path| path.display().to_string());
         let but = format!("it is {here:?}, and from there ../../.. might lead out");
         expect(here == "/", "the working directory is /", &but, look);
+
+        // How root leaves a chroot: into another one, with a directory outside of it still open.
+        let top = path_fd(Path::new("/"));
+        fs::create_dir("/below").unwrap();
+        chroot("/below").unwrap();
+        fchdir(&top).unwrap();
+        (0..32).for_each(|_| chdir("..").unwrap());
+        let found = names(".").join(" ");
+        let but = format!("another chroot(2) and .. lead to {found}");
+        expect(found == "below", "root cannot climb out of the new root", &but, look);
     });
 }
 
 fn ex3_3_a_masked_path_looks_empty(_: Who) {
     with_directory(|area| {
-        let look = "a file takes a bind mount of /dev/null, a directory an empty file system that \
-                    nobody can write to";
+        let look = "a file takes a bind mount of `null`, which is /dev/null, opened when it surely was; a \
+                    directory takes an empty file system that nobody can write to";
         let (file, directory) = (area.join("keys"), area.join("firmware"));
         fs::write(&file, "secret").unwrap();
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join("inside"), "secret").unwrap();
-        let null = path_fd(Path::new("/dev/null"));
+        let null = sys::open_tree(Path::new("/dev/null"), false).unwrap();
+        // Somebody has put another file there since (CVE-2025-31133).
+        let (none, bind) = (None::<&str>, MsFlags::MS_BIND);
+        mount(Some(&file), "/dev/null", none, bind, none).unwrap();
         for path in [&file, &directory] {
             let masked = mask(&path_fd(path), path, null.as_fd());
             expect_ok(masked, &format!("{} is covered", path.display()), look);

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sched::CloneFlags;
 use step04_bridge_veth::{Rtnetlink, configure};
@@ -78,8 +79,9 @@ fn ex4_2_the_far_end_is_born_in_the_container(_: Who) {
     wire.add_bridge("b").unwrap();
     let index = if_nametoindex("b").unwrap();
     let container = Held::new(CloneFlags::CLONE_NEWNET);
-    let made = Rtnetlink::open().unwrap().create_veth("v", GROUP, index, container.pid(), MAC);
-    expect_ok(made, "the kernel makes a veth pair of your message", look);
+    let mut rt = Rtnetlink::open().unwrap();
+    let mut create = || rt.create_veth("v", GROUP, index, container.pid(), MAC);
+    expect_ok(create(), "the kernel makes a veth pair of your message", look);
     let here = wire.links().unwrap();
     let expected = "eth0, the far end, is in the container's network namespace";
     let leaked = here.iter().any(|link| link == "eth0");
@@ -93,6 +95,15 @@ fn ex4_2_the_far_end_is_born_in_the_container(_: Who) {
     let group = about("v", "netdev_group");
     let expected = "its group is 25463 (0x6377), by which we know our links";
     expect(group == GROUP.to_string(), expected, &format!("it is {group}"), look);
+    let hardware = || Wire::open().unwrap().hardware_address("eth0").unwrap();
+    let mac = container.in_network(|| format!("{:02x?}", hardware()));
+    let expected = "the hardware address is the far end's, eth0's";
+    expect(mac == format!("{MAC:02x?}"), expected, &format!("eth0 has {mac}"), look);
+    let again = create();
+    let expected = "a second one of that name is refused as such (EEXIST)";
+    let refused = again.as_ref().is_err_and(|error| error.errno == Errno::EEXIST);
+    let but = again.map_or_else(|error| error.to_string(), |()| "it was changed".into());
+    expect(refused, expected, &but, "the flags of the message: NLM_F_EXCL");
 }
 
 fn ex4_3_the_container_has_loopback_address_and_route(_: Who) {
@@ -111,9 +122,9 @@ fn ex4_3_the_container_has_loopback_address_and_route(_: Who) {
         let has = |line: &str| lines.iter().any(|found| found.starts_with(line));
         let found = format!("there is: {}", lines.join("; "));
         expect(has("address 10.99.0.2/24 on eth0"), "eth0 has 10.99.0.2/24", &found, look);
-        let subnet = has("route Inet(10.99.0.0)/24");
+        let subnet = has("route 10.99.0.0/24");
         expect(subnet, "eth0 is up, and with it the way to 10.99.0.0/24", &found, look);
-        let default = has("route default/0 via Inet(10.99.0.1)");
+        let default = has("route default/0 via 10.99.0.1");
         expect(default, "everything else goes to the bridge, 10.99.0.1", &found, look);
         String::new()
     });

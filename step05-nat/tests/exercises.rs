@@ -4,15 +4,16 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::symlink;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use nix::sched::{CloneFlags, setns};
-use step04_bridge_veth::Pool;
+use step04_bridge_veth::{Pool, Rtnetlink};
 use step05_nat::nftables::{Hook, Kind, Nftables, add_chain, add_table, delete_table};
 use step05_nat::{forwarding, ruleset};
 use workshop::internet::{SERVER, UPLINK};
 use workshop::lab::Who;
-use workshop::suite::{Test, get, read, suite, this_program};
+use workshop::suite::{Test, get, get_from, read, suite, this_program};
 use workshop::test;
 use workshop::verdict::{Held, apart, expect, expect_ok};
 use workshop::wire::Wire;
@@ -27,6 +28,10 @@ static TESTS: &[Test] = &[
 const LINK: &str = "v";
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+/// Another one of the subnet; here it is the host's own, too.
+const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 9);
+/// Not of the subnet.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 fn main() -> ExitCode {
@@ -111,9 +116,22 @@ fn ex5_1_what_leaves_has_the_hosts_address(_: Who) {
     let written = Nftables::open().and_then(|mut nft| nft.commit(rules));
     expect_ok(written, "the kernel takes the rule", look);
 
-    let answer = container.0.in_network(|| get(&format!("{SERVER}:80"), "/"));
+    let answer = container.0.in_network(|| get_from(CONTAINER, &format!("{SERVER}:80"), "/"));
     let expected = format!("the server on the internet sees {UPLINK}, the host's address");
     expect(answer.contains(&UPLINK.to_string()), &expected, &answer, look);
+
+    let wire = Wire::open().unwrap();
+    wire.add_address(LINK, NEIGHBOUR, 24).unwrap();
+    let _server = container.serve("@serve");
+    let answer = get_from(NEIGHBOUR, &format!("{CONTAINER}:8000"), "/");
+    let expected = format!("what stays on the bridge, as from {NEIGHBOUR}, keeps its address");
+    expect(answer.contains(&NEIGHBOUR.to_string()), &expected, &answer, look);
+
+    wire.add_address("uplink", STRANGER, 24).unwrap();
+    let answer = get_from(STRANGER, &format!("{SERVER}:80"), "/");
+    wire.delete_address("uplink", STRANGER, 24).unwrap();
+    let expected = format!("what is not from the subnet, as from {STRANGER}, keeps its address");
+    expect(answer.contains(&STRANGER.to_string()), &expected, &answer, look);
 }
 
 fn ex5_2_a_published_port_leads_into_the_container(_: Who) {
@@ -126,7 +144,8 @@ fn ex5_2_a_published_port_leads_into_the_container(_: Who) {
         add_chain(LINK, "prerouting", Hook::Prerouting, Kind::Dnat),
         add_chain(LINK, "output", Hook::Output, Kind::Dnat),
     ];
-    let ports = ["8080:8000".parse().unwrap(), "8080:8000/udp".parse().unwrap()];
+    let ports = ["8080:8000", "8080:8000/udp", "198.51.100.10:8081:8000"];
+    let ports = ports.map(|port| port.parse().unwrap());
     changes.extend(ruleset::published(LINK, CONTAINER, &ports));
     let written = Nftables::open().and_then(|mut nft| nft.commit(changes));
     expect_ok(written, "the kernel takes the rules", look);
@@ -146,35 +165,78 @@ fn ex5_2_a_published_port_leads_into_the_container(_: Who) {
     let elsewhere = get(&format!("{SERVER}:8080"), "/");
     let expected = "port 8080 of other hosts is not ours to catch";
     expect(!elsewhere.contains("hello"), expected, "our container answered", look);
+
+    ask("at port 8081 of the address that was named", format!("{UPLINK}:8081"), "/");
+    let other = get(&format!("{HOST}:8081"), "/");
+    let expected = format!("port 8081 was published for {UPLINK}, and not for {HOST}");
+    expect(!other.contains("hello"), &expected, "the container answers there, too", look);
+
+    let rules = Nftables::open().and_then(|mut nft| nft.rules(LINK)).unwrap();
+    let comments: Vec<_> = rules.into_iter().map(|rule| rule.comment).collect();
+    let right = comments.iter().all(|comment| *comment == CONTAINER.to_string());
+    let expected = "each rule has the container's address as its comment";
+    let look = "the last argument of add_rule: without it nobody finds the rule to remove it";
+    expect(right, expected, &format!("the comments are {comments:?}"), look);
 }
 
 fn ex5_3_the_host_is_a_router(_: Who) {
     let look = "/proc/sys/net/ipv4/ip_forward, and the file that notes that it was off";
     let container = Container::new();
     let before = read(FORWARD);
-    fs::write(FORWARD, "0").unwrap();
     apart(|| {
         let pool = Pool::lock(LINK).unwrap();
-        let enabled = forwarding::enable(&pool);
-        let on = read(FORWARD);
-        forwarding::restore(&pool).unwrap();
-        let off = read(FORWARD);
+        let enable = || expect_ok(forwarding::enable(&pool), "forwarding is switched on", look);
+        let restored = || {
+            forwarding::restore(&pool).unwrap();
+            read(FORWARD)
+        };
+
+        fs::write(FORWARD, "0").unwrap();
+        enable();
+        let but = "ip_forward is 0: ping hangs";
+        expect(read(FORWARD) == "1", "a packet of the container may pass", but, look);
+        let expected = "after the last container the switch is back where it was";
+        let but = "ip_forward stays 1: nobody noted that it had been 0";
+        expect(restored() == "0", expected, but, look);
+
+        fs::write(FORWARD, "1").unwrap();
+        enable();
+        let expected = "a switch that was on before us stays on";
+        let but = "it was switched off: it had been noted as off";
+        expect(restored() == "1", expected, but, look);
+
+        // Somebody who is killed between two lines has done the first: here the note cannot be written.
+        fs::write(FORWARD, "0").unwrap();
+        let note = pool.path().join("ip_forward-was-0");
+        symlink("/nowhere/note", &note).unwrap();
+        let failed = forwarding::enable(&pool).is_err();
+        fs::remove_file(&note).unwrap();
+        let expected = "the note comes before the switch: we may be killed between the two";
+        let but = "without the note it was switched on, and would stay on for ever";
+        expect(failed && read(FORWARD) == "0", expected, but, look);
+
+        two_bridges(&pool, look);
         pool.remove_if_unused().unwrap();
-        expect_ok(enabled, "forwarding is switched on", look);
-        expect(
-            on == "1",
-            "a packet of the container may pass",
-            "ip_forward is 0: ping hangs",
-            look,
-        );
-        expect(
-            off == "0",
-            "after the last container the switch is back where it was",
-            "ip_forward stays 1: nobody noted that it had been 0",
-            look,
-        );
         String::new()
     });
     fs::write(FORWARD, before).unwrap();
     drop(container);
+}
+
+/// The switch was off, and is needed up to the end of the last of two bridges.
+fn two_bridges(first: &Pool, look: &str) {
+    Wire::open().unwrap().add_bridge("other").unwrap();
+    let second = Pool::lock("other").unwrap();
+    for pool in [first, &second] {
+        expect_ok(forwarding::enable(pool), "forwarding is switched on", look);
+    }
+    forwarding::restore(first).unwrap();
+    let still = read(FORWARD);
+    forwarding::restore(&second).unwrap();
+    let off = read(FORWARD);
+    second.remove_if_unused().unwrap();
+    Rtnetlink::open().and_then(|mut rt| rt.delete("other")).unwrap();
+    let expected = "it stays on as long as another bridge of ours needs it, and no longer";
+    let but = format!("after the first bridge ip_forward is {still}, after the second {off}");
+    expect((&*still, &*off) == ("1", "0"), expected, &but, look);
 }

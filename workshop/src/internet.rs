@@ -116,7 +116,7 @@ fn ask(protocol: &str, address: &str, port: &str) -> Result<String> {
 }
 
 /// `TcpStream::connect`, but from a given address.
-fn connect_from(from: Ipv4Addr, to: SocketAddrV4) -> std::io::Result<TcpStream> {
+pub(crate) fn connect_from(from: Ipv4Addr, to: SocketAddrV4) -> std::io::Result<TcpStream> {
     let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     bind(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(from, 0)))?;
     let stream = TcpStream::from(fd);
@@ -126,7 +126,7 @@ fn connect_from(from: Ipv4Addr, to: SocketAddrV4) -> std::io::Result<TcpStream> 
     Ok(stream)
 }
 
-fn timed_out(error: std::io::Error) -> std::io::Error {
+pub(crate) fn timed_out(error: std::io::Error) -> std::io::Error {
     match error.kind() {
         ErrorKind::WouldBlock => std::io::Error::new(ErrorKind::TimedOut, "no answer in 3 seconds"),
         _ if error.raw_os_error() == Some(libc::EINPROGRESS) => {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
@@ -29,11 +30,14 @@ pub enum Who {
     LabRoot,
     /// A plain user who is nothing more in the lab.
     Plain,
+    /// A plain user on the machine itself: in a lab's user namespace setgroups(2) is denied for ever,
+    /// so what must be written for that can be tried only outside. See [`without`].
+    User,
 }
 
 impl Who {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Root, Self::LabRoot, Self::Plain];
+    pub const ALL: [Self; 4] = [Self::Root, Self::LabRoot, Self::Plain, Self::User];
 
     /// As tests are named.
     #[must_use]
@@ -42,6 +46,18 @@ impl Who {
             Self::Root => "root",
             Self::LabRoot => "lab-root",
             Self::Plain => "plain",
+            Self::User => "user",
+        }
+    }
+
+    /// As people are told.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Root => "as root",
+            Self::LabRoot => "as root of the lab",
+            Self::Plain => "as a plain user of the lab",
+            Self::User => "as a plain user, outside of the lab",
         }
     }
 
@@ -98,6 +114,8 @@ pub fn run(who: Who, check: bool, inside: impl FnOnce() -> i32) -> Result<ExitSt
     if was_root && who == Who::LabRoot {
         become_user(PLAIN_USER)?;
     }
+    // Should our caller be killed, the kernel ends us too, and with us the lab.
+    prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie the lab to its caller")?;
     let (uid, gid) = (geteuid(), getegid());
     if !uid.is_root() {
         spaces |= CloneFlags::CLONE_NEWUSER;
@@ -118,13 +136,22 @@ pub fn run(who: Who, check: bool, inside: impl FnOnce() -> i32) -> Result<ExitSt
         ForkResult::Parent { .. } => Ok(wait_for_lab()?),
         ForkResult::Child => {
             let drop_to = (was_root && who == Who::Plain).then_some(PLAIN_USER);
-            let status = first_process(drop_to, check, inside).unwrap_or_else(|error| {
+            let status = first_process(who, drop_to, check, inside).unwrap_or_else(|error| {
                 eprintln!("the lab failed: {error:#}");
                 125
             });
             std::process::exit(status)
         }
     }
+}
+
+/// Runs `inside` as a plain user in no lab at all, and returns how it ended. It must touch nothing but
+/// processes of its own.
+pub fn without(inside: impl FnOnce() -> i32) -> Result<ExitStatus> {
+    if geteuid().is_root() {
+        become_user(PLAIN_USER)?;
+    }
+    Ok(ExitStatus::from_raw(inside() << 8))
 }
 
 /// Runs `inside` as one more process of a lab that this user has open: the one that the process
@@ -158,7 +185,7 @@ pub fn join(caller: i32, who: Who, inside: impl FnOnce() -> i32) -> Result<ExitS
         ForkResult::Child => {
             let drop_to = (who == Who::Plain && geteuid().is_root()).then_some(PLAIN_USER);
             let user = drop_to.map_or_else(geteuid, Uid::from_raw);
-            make_runtime_directory(user).and_then(|()| start_program(drop_to)).unwrap_or_else(
+            make_runtime_directory(user).and_then(|()| start_program(who, drop_to)).unwrap_or_else(
                 |error| {
                     eprintln!("the lab failed: {error:#}");
                     std::process::exit(125)
@@ -182,13 +209,26 @@ fn open_labs() -> Result<Vec<i32>> {
 }
 
 /// What a program in the lab begins with.
-fn start_program(drop_to: Option<u32>) -> Result<()> {
+fn start_program(who: Who, drop_to: Option<u32>) -> Result<()> {
     // SAFETY: the handlers are SIG_DFL, no code of ours.
     unsafe {
         signal(Signal::SIGINT, SigHandler::SigDfl)?;
         signal(Signal::SIGQUIT, SigHandler::SigDfl)?;
     }
-    drop_to.map_or(Ok(()), become_user)
+    match drop_to {
+        Some(user) => become_user(user),
+        None if who == Who::Plain => drop_capabilities(),
+        None => Ok(()),
+    }
+}
+
+/// capset(2): who made the lab's user namespace has every capability in it, up to the next exec.
+fn drop_capabilities() -> Result<()> {
+    // linux/capability.h: version 3, our own process; effective, permitted and inheritable in two halves.
+    let (mut header, none) = ([0x2008_0522_u32, 0], [0_u32; 6]);
+    // SAFETY: both have the kernel's layout, and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), none.as_ptr()) };
+    Errno::result(result).map(drop).context("cannot give up our capabilities")
 }
 
 /// The path of one of our programs as it is in this lab.
@@ -202,7 +242,7 @@ pub fn program(path: &str) -> PathBuf {
 }
 
 /// target/debug: the parent of deps/, where test programs are, or the directory of the workshop.
-fn build_directory() -> Result<PathBuf> {
+pub(crate) fn build_directory() -> Result<PathBuf> {
     let mut path = match std::env::var_os("WORKSHOP_BUILD") {
         Some(path) => return Ok(path.into()),
         None => std::env::current_exe().context("cannot find our own program")?,
@@ -249,7 +289,7 @@ pub(crate) fn map_ids(inside: (u32, u32), (uid, gid): (Uid, Gid)) -> Result<()> 
 fn wait_for_lab() -> Result<ExitStatus> {
     loop {
         match wait() {
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Ok(WaitStatus::Exited(_, code)) => return Ok(ExitStatus::from_raw(code << 8)),
             Ok(WaitStatus::Signaled(_, signal, _)) => {
                 return Ok(ExitStatus::from_raw(signal as i32));
@@ -261,7 +301,12 @@ fn wait_for_lab() -> Result<ExitStatus> {
 }
 
 /// PID 1 of the lab: builds it, starts `inside`, and takes in orphans until that has ended.
-fn first_process(drop_to: Option<u32>, check: bool, inside: impl FnOnce() -> i32) -> Result<i32> {
+fn first_process(
+    who: Who,
+    drop_to: Option<u32>,
+    check: bool,
+    inside: impl FnOnce() -> i32,
+) -> Result<i32> {
     prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie the lab to its caller")?;
     build_host()?;
     if check && !build_directory()?.starts_with("/tmp") {
@@ -277,13 +322,13 @@ fn first_process(drop_to: Option<u32>, check: bool, inside: impl FnOnce() -> i32
     let main = match unsafe { fork() }.context("cannot start a process in the lab")? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
-            start_program(drop_to)?;
+            start_program(who, drop_to)?;
             std::process::exit(inside())
         }
     };
     let status = loop {
         match wait() {
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Ok(WaitStatus::Exited(pid, code)) if pid == main => break code,
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == main => break 128 + signal as i32,
             result => drop(result.context("cannot wait in the lab")?),

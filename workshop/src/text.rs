@@ -10,12 +10,16 @@ pub(crate) fn paragraphs(text: &str) -> Vec<String> {
 
 /// Breaks lines between words; a terminal would do so in the middle of one.
 pub(crate) fn wrapped(text: &str) -> String {
-    const WIDTH: usize = 90;
+    folded(text, 90)
+}
+
+/// The same for lines of less than `width` bytes.
+pub(crate) fn folded(text: &str, width: usize) -> String {
     let mut lines = Vec::new();
     for paragraph in paragraphs(text) {
         let mut line = String::new();
         for word in paragraph.split(' ') {
-            if !line.is_empty() && line.len() + word.len() >= WIDTH {
+            if !line.is_empty() && line.len() + word.len() >= width {
                 lines.push(std::mem::take(&mut line));
             }
             let space = if line.is_empty() { "" } else { " " };
@@ -24,6 +28,11 @@ pub(crate) fn wrapped(text: &str) -> String {
         lines.push(line);
     }
     lines.join("\n")
+}
+
+/// `1 test`, `2 tests`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// PATH, and the directories of root's tools, which a plain user's may lack.

@@ -64,6 +64,16 @@ impl Wire {
 
     /// Gives a link an address; a second one of the same subnet is called secondary.
     pub fn add_address(&self, name: &str, address: Ipv4Addr, prefix: u8) -> Result<()> {
+        self.create(RouteNetlinkMessage::NewAddress(self.of_address(name, address, prefix)?))
+    }
+
+    /// Takes it away again.
+    pub fn delete_address(&self, name: &str, address: Ipv4Addr, prefix: u8) -> Result<()> {
+        let message = self.of_address(name, address, prefix)?;
+        self.request(RouteNetlinkMessage::DelAddress(message), NLM_F_ACK).map(drop)
+    }
+
+    fn of_address(&self, name: &str, address: Ipv4Addr, prefix: u8) -> Result<AddressMessage> {
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet;
         message.header.prefix_len = prefix;
@@ -71,7 +81,7 @@ impl Wire {
         let address = IpAddr::V4(address);
         message.attributes =
             vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
-        self.create(RouteNetlinkMessage::NewAddress(message))
+        Ok(message)
     }
 
     /// Sets the default route.
@@ -89,6 +99,18 @@ impl Wire {
     /// The names of the links.
     pub fn links(&self) -> Result<Vec<String>> {
         Ok(self.dump_links()?.iter().map(|link| name_of(link).to_owned()).collect())
+    }
+
+    /// A link's hardware address.
+    pub fn hardware_address(&self, name: &str) -> Result<Vec<u8>> {
+        let links = self.dump_links()?;
+        let link = links.iter().find(|link| name_of(link) == name);
+        let mut attributes = link.with_context(|| format!("no link {name}"))?.attributes.iter();
+        let address = attributes.find_map(|attribute| match attribute {
+            LinkAttribute::Address(address) => Some(address.clone()),
+            _ => None,
+        });
+        address.with_context(|| format!("{name} has no hardware address"))
     }
 
     /// The names of the links that are switched off.
@@ -124,8 +146,12 @@ impl Wire {
             let (mut to, mut via, mut link) = ("default".to_owned(), String::new(), String::new());
             for attribute in &route.attributes {
                 match attribute {
-                    RouteAttribute::Destination(address) => to = format!("{address:?}"),
-                    RouteAttribute::Gateway(address) => via = format!(" via {address:?}"),
+                    RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                        to = address.to_string();
+                    }
+                    RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
+                        via = format!(" via {address}");
+                    }
                     RouteAttribute::Oif(index) => link = format!(" on {}", name(*index)),
                     _ => {}
                 }

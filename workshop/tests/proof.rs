@@ -162,7 +162,7 @@ fn a_hole_fails_its_own_tests_and_no_others() {
             let program = check::build(workspace.path(), package, Stdio::inherit()).unwrap();
             let program = program.unwrap_or_else(|| panic!("without {}: {package}", hole.id));
             for exercise in exercises::all().filter(|exercise| exercise.package() == package) {
-                let verdict = check::run(&program, &exercise.tests()).unwrap();
+                let verdict = check::run(&program, &exercise.tests(), check::PATIENCE).unwrap();
                 let what =
                     format!("the tests of {}, without {}: {verdict:?}", exercise.id, hole.id);
                 match verdict {

@@ -13,7 +13,7 @@ use crate::{FINAL, PATIENCE, fails, in_final, in_step1, in_step3, works};
 pub fn settings_behind_a_read_only_mount(who: Who) {
     let setting = match who {
         Who::Root => "/proc/sys/kernel/core_pattern",
-        Who::LabRoot | Who::Plain => "/proc/sys/net/ipv4/ip_forward",
+        _ => "/proc/sys/net/ipv4/ip_forward",
     };
     works(in_step3(&[], &["!setting", setting]), "open after a remount");
     let denied = "remount Err(EPERM); unmount Err(EPERM); new procfs Err(EPERM)";

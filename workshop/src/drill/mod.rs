@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::exercises::learner::programs;
 use crate::lab::{self, Who, is_machines_root};
 use crate::text::{is_on, paragraphs, search_path, wrapped};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -149,7 +150,7 @@ pub fn main(args: &Args) -> Result<u8> {
         missing.join(" and "),
         missing.iter().map(|tool| package(tool)).collect::<Vec<_>>().join(" ")
     );
-    build_final()?;
+    programs()?;
     if drill.limits {
         leave_delegated_group();
     }
@@ -200,22 +201,6 @@ fn path() -> String {
 
 fn own_program() -> Result<PathBuf> {
     std::env::current_exe().context("cannot find our own program")
-}
-
-/// The container runtime, beside us in target/debug.
-fn build_final() -> Result<()> {
-    let program = own_program()?.with_file_name("final");
-    if program.exists() {
-        return Ok(());
-    }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo).args(["build", "-q", "-p", "final"]).status();
-    ensure!(
-        built.is_ok_and(|status| status.success()) && program.exists(),
-        "there is no {}: build it first (cargo build -p final)",
-        program.display()
-    );
-    Ok(())
 }
 
 /// Moves us into a leaf of our own of a cgroup that was delegated to us (version 2).

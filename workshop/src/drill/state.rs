@@ -173,9 +173,7 @@ fn network(whose: &str) -> Result<Vec<String>> {
     let wire = Wire::open()?;
     let mut lines = wire.describe()?;
     lines.extend(wire.down()?.iter().map(|link| format!("link {link} is down")));
-    // Routes have their addresses as Inet(10.77.0.0)/24.
-    let plain = |line: String| line.replace("Inet(", "").replace(')', "");
-    Ok(lines.into_iter().map(|line| format!("{whose}: {}", plain(line))).collect())
+    Ok(lines.into_iter().map(|line| format!("{whose}: {line}")).collect())
 }
 
 /// The firewall as nft prints it, each line with its table and chain before it. Without nft, as the

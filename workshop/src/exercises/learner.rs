@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::check::build;
 use super::place::Place;
 use super::{Exercise, STEPS, all};
+use crate::lab::build_directory;
 
 /// Where it is, if nobody says otherwise.
 pub const DIRECTORY: &str = "my-container";
@@ -157,7 +159,7 @@ impl Learner {
                     last = Some(time);
                 }
                 "given" => record.given = true,
-                "reset" => *record = Record::default(),
+                "open" | "reset" => *record = Record::default(),
                 event if event.starts_with("hint ") => record.hints += 1,
                 _ => {}
             }
@@ -165,13 +167,46 @@ impl Learner {
         Ok(records)
     }
 
-    /// The next exercise that is not done; `None` after the last.
-    pub fn next(&self) -> Result<Option<&'static Exercise>> {
+    /// The exercises that are neither done nor given.
+    pub fn open(&self) -> Result<Vec<&'static Exercise>> {
         let records = self.records()?;
-        let open = |exercise: &&Exercise| {
+        let is_open = |exercise: &&Exercise| {
             records.get(exercise.id).is_none_or(|record| record.done.is_none() && !record.given)
         };
-        Ok(all().find(open))
+        Ok(all().filter(is_open).collect())
+    }
+
+    /// The first of them; `None` after the last.
+    pub fn next(&self) -> Result<Option<&'static Exercise>> {
+        Ok(self.open()?.into_iter().next())
+    }
+
+    /// Builds the tests of all exercises, which takes a minute once; after it a check takes seconds.
+    /// Each as the check will: what cargo builds of a crate depends on who else is built.
+    pub fn build(&self) -> Result<()> {
+        cargo(&self.directory, &["fetch", "-q"])?;
+        for package in STEPS {
+            println!("  {package}");
+            let built = build(&self.directory, package, Stdio::inherit())?;
+            built.with_context(|| format!("{package} does not compile: see above"))?;
+        }
+        Ok(())
+    }
+
+    /// That the exercise's tests are those that the workspace began with.
+    pub fn ensure_tests_are_ours(&self, exercise: &Exercise) -> Result<()> {
+        let start = self.git(&["rev-list", "--max-parents=0", "HEAD"])?.stdout;
+        let start = String::from_utf8_lossy(&start).trim().to_owned();
+        let tests = format!("{}/tests", exercise.package());
+        let changed = self.git(&["diff", "--name-only", &start, "--", &tests])?.stdout;
+        let changed = String::from_utf8_lossy(&changed).lines().collect::<Vec<_>>().join(" ");
+        ensure!(
+            changed.is_empty(),
+            "{changed} was changed, so what it says means nothing; bring it back, in {}: \
+             git checkout {start} -- {changed}",
+            self.directory.display()
+        );
+        Ok(())
     }
 
     /// Remembers something that changes no file.
@@ -186,15 +221,48 @@ impl Learner {
         if changed { self.git(&["commit", "-q", "-m", event]).map(drop) } else { Ok(()) }
     }
 
-    /// Commits all that has changed, and the event even if nothing has.
-    pub fn done(&self, exercise: &Exercise) -> Result<()> {
-        self.git(&["add", "--all"])?;
-        self.note(&format!("{}: done", exercise.id))
+    /// Remembers that it is done; whether that is new.
+    pub fn done(&self, exercise: &Exercise) -> Result<bool> {
+        let is_new = self.records()?.get(exercise.id).is_none_or(|record| record.done.is_none());
+        if is_new {
+            self.git(&["add", "--all"])?;
+            self.note(&format!("{}: done", exercise.id))?;
+        } else {
+            self.commit(&format!("{}: written anew", exercise.id))?;
+        }
+        Ok(is_new)
+    }
+
+    /// Remembers that it is to be done again, if it was done; whether it was.
+    pub fn reopen(&self, exercise: &Exercise) -> Result<bool> {
+        let was_closed = !self.open()?.iter().any(|open| open.id == exercise.id);
+        if was_closed {
+            self.note(&format!("{}: open", exercise.id))?;
+        }
+        Ok(was_closed)
     }
 
     fn git(&self, words: &[&str]) -> Result<Output> {
         git(&self.directory, words)
     }
+}
+
+/// The directory of the clone's own programs, which are built if they are not there.
+pub fn programs() -> Result<PathBuf> {
+    let programs = build_directory()?;
+    if !programs.join("final").exists() {
+        eprintln!("The workshop's own programs are built now, once.");
+        cargo(reference(), &["build", "--workspace", "--bins"])?;
+    }
+    Ok(programs)
+}
+
+/// Runs cargo in a workspace; it says what it does.
+pub fn cargo(workspace: &Path, words: &[&str]) -> Result<()> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let status = cargo.args(words).current_dir(workspace).status().context("cannot run cargo")?;
+    ensure!(status.success(), "`cargo {}` failed in {}", words.join(" "), workspace.display());
+    Ok(())
 }
 
 /// git(1), without the user's hooks and signatures, and with a name for who has not told it one.

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::geteuid;
 
-use super::learner::reference;
+use super::learner::programs;
 
 /// A question, and the experiment that answers it.
 #[derive(Debug)]
@@ -119,6 +119,7 @@ pub fn run(step: usize, answer: Option<String>) -> Result<u8> {
         !question.needs_cgroup || geteuid().is_root(),
         "the experiment of this question takes a cgroup of its own, so run it as root"
     );
+    programs()?; // before the question, as it takes a minute where they are not built
     println!("{}\n", question.text);
     for (letter, option) in ["a", "b", "c"].iter().zip(question.options) {
         println!("  {letter}) {option}");
@@ -144,11 +145,7 @@ fn ask() -> Result<String> {
 
 /// Runs the experiment in a lab, shows what it writes, and returns the letter that it ends with.
 pub fn experiment(question: &Question) -> Result<String> {
-    let programs = reference().join("target/debug");
-    ensure!(
-        programs.join("final").exists(),
-        "the experiment runs our programs: build them first, with `cargo build --workspace`"
-    );
+    let programs = programs()?;
     let workshop = programs.join("workshop");
     let output = Command::new(&workshop)
         .args(["lab", "--", "sh", "-c", question.experiment])

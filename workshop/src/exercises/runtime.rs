@@ -67,6 +67,24 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 says: "no signal is ignored because our caller ignored it",
             },
             Mutant {
+                what: "real-time signals are forgotten",
+                from: "(1..=64)",
+                to: "(1..=31)",
+                says: "no signal is ignored because our caller ignored it",
+            },
+            Mutant {
+                what: "those that we need ignored are not spared",
+                from: "!ours.contains(number)",
+                to: "ours.len() > 0 && *number > 0",
+                says: "SIGPIPE and SIGXFSZ stay ignored",
+            },
+            Mutant {
+                what: "the caller's keys are kept",
+                from: "security::new_session_keyring()",
+                to: "Ok(())",
+                says: "its session keyring is a new one",
+            },
+            Mutant {
                 what: "still in the caller's session",
                 from: "setsid().context(\"cannot start a session\")?;",
                 to: "",
@@ -105,6 +123,18 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 from: "security::no_new_privileges()?; // or else seccomp would need CAP_SYS_ADMIN",
                 to: "",
                 says: "a set-user-ID program gains nothing",
+            },
+            Mutant {
+                what: "the filter comes before what it forbids",
+                from: "security::limit_capabilities(&self.capabilities)?;",
+                to: "self.seccomp.as_ref().map_or(Ok(()), Filters::apply)?;\n        security::limit_capabilities(&self.capabilities)?;",
+                says: "every step of giving up succeeds",
+            },
+            Mutant {
+                what: "no limit is set",
+                from: "setrlimit(resource, soft, hard)",
+                to: "Ok::<(), Errno>(())",
+                says: "the limits are those of the list",
             },
             Mutant {
                 what: "capabilities are kept",

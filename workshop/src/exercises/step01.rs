@@ -68,6 +68,18 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 says: "the child's set-up begins after the parent said Go",
             },
             Mutant {
+                what: "the end of file is taken for Go",
+                from: "let Some(Message::Go) = channel.receive()? else { bail!(\"the parent went away\") };",
+                to: "channel.receive()?;",
+                says: "without a Go from the parent the set-up does not begin",
+            },
+            Mutant {
+                what: "the death signal comes after the wait",
+                from: "prctl::set_pdeathsig(Signal::SIGKILL).context(\"cannot tie the child to its parent\")?;\n        let Some(Message::Go) = channel.receive()? else { bail!(\"the parent went away\") };",
+                to: "let Some(Message::Go) = channel.receive()? else { bail!(\"the parent went away\") };\n        prctl::set_pdeathsig(Signal::SIGKILL)?;",
+                says: "killed before Go",
+            },
+            Mutant {
                 what: "no death signal",
                 from: "prctl::set_pdeathsig(Signal::SIGKILL).context(\"cannot tie the child to its parent\")?;",
                 to: "",

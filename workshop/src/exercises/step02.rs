@@ -103,6 +103,12 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 says: "the kernel refuses /run as a cgroup (EBADF)",
             },
             Mutant {
+                what: "the flags that were there are lost",
+                from: "args.flags |= CLONE_INTO_CGROUP;",
+                to: "args.flags = CLONE_INTO_CGROUP;",
+                says: "the kernel is still asked for the namespaces",
+            },
+            Mutant {
                 what: "the group's fd is forgotten: that is fd 0",
                 from: "args.cgroup = directory.as_raw_fd() as u64;",
                 to: "",

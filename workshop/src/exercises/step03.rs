@@ -30,6 +30,12 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 says: "look at: the options of `mount -t overlay`",
             },
             Mutant {
+                what: "no userxattr: directories of the image cannot be deleted without root",
+                from: "overlay.options.push(\"userxattr\".to_owned());",
+                to: "",
+                says: "(userxattr)",
+            },
+            Mutant {
                 what: "one directory for both",
                 from: "format!(\"workdir={}\", work.display()),",
                 to: "format!(\"workdir={}\", upper.display()),",
@@ -69,6 +75,12 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 says: "cannot make it the root (pivot_root)",
             },
             Mutant {
+                what: "chroot, and nothing else",
+                from: "pivot_root(\".\", \".\").context(\"cannot make it the root (pivot_root)\")?;\n    umount2(\".\", MntFlags::MNT_DETACH).context(\"cannot let go of the host's tree\")?;",
+                to: "nix::unistd::chroot(\".\")?;",
+                says: "root cannot climb out of the new root",
+            },
+            Mutant {
                 what: "chroot instead of pivot_root",
                 from: "pivot_root(\".\", \".\").context(\"cannot make it the root (pivot_root)\")?;",
                 to: "nix::unistd::chroot(\".\").context(\"cannot chroot\")?;",
@@ -98,6 +110,12 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 from: "is_directory(place.as_fd())",
                 to: "false",
                 says: "is covered",
+            },
+            Mutant {
+                what: "whatever stands at /dev/null by now",
+                from: "sys::open_tree_at(null)",
+                to: "sys::open_tree(Path::new(\"/dev/null\"), false)",
+                says: "a masked file reads as empty",
             },
             Mutant {
                 what: "a cover that can be written to",

@@ -69,6 +69,18 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 says: "it is on the host: leaked",
             },
             Mutant {
+                what: "the hardware address is the near end's",
+                from: ".attr(libc::IFLA_ADDRESS, &mac)",
+                to: "",
+                says: "the hardware address is the far end's",
+            },
+            Mutant {
+                what: "a pair that is there is no reason to stop",
+                from: "NLM_F_CREATE | NLM_F_EXCL",
+                to: "NLM_F_CREATE",
+                says: "a second one of that name is refused as such (EEXIST)",
+            },
+            Mutant {
                 what: "the near end is not plugged in",
                 from: ".attr(libc::IFLA_MASTER, &bridge.to_ne_bytes())",
                 to: "",

@@ -34,6 +34,18 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 says: "sees 198.51.100.10",
             },
             Mutant {
+                what: "on the bridge, too, everybody is the host",
+                from: "oifname(bridge, true)",
+                to: "Vec::new()",
+                says: "what stays on the bridge",
+            },
+            Mutant {
+                what: "all that the host sends or forwards",
+                from: "ip_saddr(subnet.network(), subnet.mask())",
+                to: "Vec::new()",
+                says: "what is not from the subnet",
+            },
+            Mutant {
                 what: "packets to the subnet instead of from it",
                 from: "ip_saddr(subnet.network(), subnet.mask())",
                 to: "ip_daddr(subnet.network(), subnet.mask())",
@@ -81,6 +93,18 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 says: "port 8080 of other hosts is not ours to catch",
             },
             Mutant {
+                what: "the named address is any",
+                from: "ip_daddr(port.address, u32::MAX)",
+                to: "to_this_host()",
+                says: "port 8081 was published for 198.51.100.10",
+            },
+            Mutant {
+                what: "no comment to find the rule by",
+                from: "&address.to_string()",
+                to: "\"\"",
+                says: "each rule has the container's address as its comment",
+            },
+            Mutant {
                 what: "TCP only",
                 from: "port.protocol as u8",
                 to: "6",
@@ -112,6 +136,24 @@ pub(super) const EXERCISES: &[Exercise] = &[
                 from: "if let Some(before) = to_set_back(pool)? {\n        let note = note(pool.path());\n        fs::write(&note, before).with_context(|| format!(\"cannot write {}\", note.display()))?;",
                 to: "if to_set_back(pool)?.is_some() {",
                 says: "after the last container the switch is back where it was",
+            },
+            Mutant {
+                what: "it is noted, whatever it was",
+                from: "if read(IP_FORWARD)? == \"0\" || others_have_a_note(pool)? {",
+                to: "{",
+                says: "a switch that was on before us stays on",
+            },
+            Mutant {
+                what: "the note comes after the switch",
+                from: "let note = note(pool.path());",
+                to: "write(IP_FORWARD, \"1\")?;\n        let note = note(pool.path());",
+                says: "the note comes before the switch",
+            },
+            Mutant {
+                what: "the other bridges are forgotten",
+                from: " || others_have_a_note(pool)?",
+                to: "",
+                says: "as long as another bridge of ours needs it",
             },
             Mutant {
                 what: "it is noted, and not done",

@@ -7,16 +7,16 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use colored::Colorize as _;
 
 use super::check::{Verdict, check};
-use super::learner::{DIRECTORY, Learner, original, reference};
+use super::learner::{DIRECTORY, Learner, cargo, original, reference};
 use super::place::Place;
 use super::predict;
 use super::{Exercise, ROUTES, Route, STEPS, all};
-use crate::text::wrapped;
+use crate::text::{count, folded, wrapped};
 use crate::verdict::WORDS;
 
 /// The exercises.
@@ -151,17 +151,23 @@ fn start(directory: &Path, from: usize, route: Option<&Route>) -> Result<()> {
     let directory = learner.directory.display();
     println!(
         "Your workspace is {directory}: the workshop's code, with holes for you to fill.\n\
-         What you write there is what runs. Begin with:\n\n    cd {directory}\n    cargo workshop check"
+         What you write there is what runs. It is built now, once; then a check takes seconds."
     );
+    learner.build()?;
+    println!("\nBegin with:\n\n    cd {directory}\n    cargo workshop check");
     Ok(())
 }
 
 /// Checks, and says what came out; whether it passed.
 fn check_one(learner: &Learner, exercise: &'static Exercise) -> Result<bool> {
     let place = learner.place(exercise)?;
+    learner.ensure_tests_are_ours(exercise)?;
     println!("{}", heading(exercise, &place));
     match check(&learner.directory, exercise)? {
-        Verdict::DoesNotCompile => println!("\nIt does not compile: the compiler says why, above."),
+        Verdict::DoesNotCompile => {
+            println!("\nIt does not compile: the compiler says why, above.");
+            return Ok(false);
+        }
         Verdict::NotWritten(id) if id == exercise.id => println!(
             "\n{}\n\nWrite it in {}, line {}, in place of the todo!; then check again. \
              Stuck? cargo workshop hint",
@@ -176,16 +182,20 @@ fn check_one(learner: &Learner, exercise: &'static Exercise) -> Result<bool> {
             if is_untouched(exercise, &place)? {
                 println!("\n{}", wrapped(exercise.task));
             }
-            println!("\n{} {} (as {})", "no:".red(), finding.test, finding.who);
+            println!("\n{} {} ({})", "no:".red(), finding.test, finding.who);
             finding.text.lines().for_each(|line| println!("  {}", emphasize(line)));
             println!("\nStuck? cargo workshop hint {}", exercise.id);
         }
         Verdict::Passed(tests) => {
-            learner.done(exercise)?;
-            println!("{} {tests} tests on this kernel", "yes:".green());
-            what_next(learner, exercise)?;
+            println!("{} {} on this kernel", "yes:".green(), count(tests, "test"));
+            if learner.done(exercise)? {
+                what_next(learner, exercise)?;
+            }
             return Ok(true);
         }
+    }
+    if learner.reopen(exercise)? {
+        println!("It was done, and is to be done again now.");
     }
     Ok(false)
 }
@@ -220,7 +230,10 @@ fn heading(exercise: &Exercise, place: &Place) -> String {
 
 fn emphasize(line: &str) -> String {
     match WORDS.iter().find_map(|&word| Some((word, line.strip_prefix(word)?))) {
-        Some((word, rest)) => format!("{}{rest}", format!("{word:<10}").bold()),
+        Some((word, rest)) => {
+            let rest = folded(rest, 78).replace('\n', "\n            ");
+            format!("{}{rest}", format!("{word:<10}").bold())
+        }
         None => line.to_owned(),
     }
 }
@@ -325,29 +338,18 @@ fn progress(learner: &Learner) -> Result<()> {
 }
 
 fn catch_up(learner: &Learner, step: usize) -> Result<()> {
-    let records = learner.records()?;
-    let is_open = |exercise: &&Exercise| records.get(exercise.id).is_none_or(|r| r.done.is_none());
-    let before = all().filter(|exercise| exercise.step() < step);
-    let open: Vec<_> = before.filter(is_open).collect();
-    for exercise in &open {
-        learner.give(exercise)?;
-    }
+    let open = learner.open()?.into_iter().filter(|exercise| exercise.step() < step);
+    let given = open.map(|exercise| learner.give(exercise)).collect::<Result<Vec<_>>>()?.len();
     println!(
-        "{} exercises were solved for you; what you had written is in the git log.",
-        open.len()
+        "Solved for you: {}; what you had written is in the git log.",
+        count(given, "exercise")
     );
     Ok(())
 }
 
 fn prefetch() -> Result<()> {
-    let cargo = |words: &[&str]| -> Result<()> {
-        println!("cargo {}", words.join(" "));
-        let status = Command::new("cargo").args(words).current_dir(reference()).status();
-        ensure!(status.context("cannot run cargo")?.success(), "cargo {} failed", words[0]);
-        Ok(())
-    };
-    cargo(&["fetch", "--locked"])?;
-    cargo(&["build", "--workspace", "--all-targets", "--offline"])?;
+    cargo(reference(), &["fetch", "--locked"])?;
+    cargo(reference(), &["build", "--workspace", "--all-targets", "--offline"])?;
     if Command::new("git").arg("--version").output().is_err() {
         bail!("git is missing, which `cargo workshop start` needs: install it now");
     }
