@@ -115,7 +115,7 @@ impl Walk {
     fn run(&self, fault: Option<(Point, Fault)>) -> Watched {
         if self.other.is_none() {
             let state = match self.who {
-                Who::Plain => env::var("XDG_RUNTIME_DIR").expect("the lab's"),
+                Who::Plain | Who::User => env::var("XDG_RUNTIME_DIR").expect("the user's"),
                 Who::Root | Who::LabRoot => "/run".to_owned(),
             };
             let _ = fs::remove_dir_all(format!("{state}/container-workshop/images"));
@@ -199,7 +199,7 @@ impl Walk {
 fn limits(who: Who) -> &'static str {
     match who {
         Who::Root => " --memory 64m --cpus 1 --pids-limit 50 --cpuset-cpus 0",
-        Who::LabRoot | Who::Plain => "",
+        Who::LabRoot | Who::Plain | Who::User => "",
     }
 }
 
