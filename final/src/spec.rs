@@ -66,6 +66,9 @@ impl Request {
             args.publish.is_empty() || net == Net::Bridge,
             "--publish needs --net bridge: without the bridge there is nothing to translate"
         );
+        if args.cgroup_rw {
+            step02_cgroups::check_delegation().context("--cgroup-rw cannot be had")?;
+        }
         let request = Self {
             image_name: image_name.to_owned(),
             image,
@@ -118,9 +121,9 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
                 .map(|namespace| json!({ "type": oci_name(namespace) }))
                 .collect::<Vec<_>>(),
             "resources": resources(args),
-            "maskedPaths": MASKED_PATHS,
-            "readonlyPaths": READONLY_PATHS,
-            "seccomp": profile(),
+            "maskedPaths": if args.privileged { &[][..] } else { &MASKED_PATHS },
+            "readonlyPaths": if args.privileged { &[][..] } else { &READONLY_PATHS },
+            "seccomp": (!args.privileged).then(profile),
         },
     });
     serde_json::from_value(spec).context("cannot write the container's config.json")
@@ -155,6 +158,8 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
     // docker's: programs that use select(2) want no more than 1024 files, databases ask for more.
     let (_, most_files) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let most_files = most_files.min(524_288);
+    let all: Vec<_> = caps::all().into_iter().map(|capability| capability.to_string()).collect();
+    let capabilities = if args.privileged { json!(all) } else { json!(DEFAULT_CAPABILITIES) };
     Ok(json!({
         "terminal": request.tty,
         "user": { "uid": 0, "gid": 0 },
@@ -163,9 +168,9 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
         "cwd": args.workdir,
         "noNewPrivileges": true,
         "capabilities": {
-            "bounding": DEFAULT_CAPABILITIES,
-            "effective": DEFAULT_CAPABILITIES,
-            "permitted": DEFAULT_CAPABILITIES,
+            "bounding": capabilities,
+            "effective": capabilities,
+            "permitted": capabilities,
         },
         "rlimits": [
             { "type": "RLIMIT_NOFILE", "soft": most_files.min(1024), "hard": most_files },
@@ -185,7 +190,14 @@ fn mounts(args: &RunArgs, request: &Request, namespaces: Namespaces) -> Vec<Valu
         .chain(default_mounts(namespaces))
         .chain(request.image.mounts())
         .chain(volumes)
-        .map(|mount| {
+        .map(|mut mount| {
+            // What we mount below /sys ourselves is read-only, unless it was asked for.
+            let writable = match mount.kind.as_str() {
+                "cgroup2" => args.cgroup_rw,
+                "sysfs" => args.privileged,
+                _ => false,
+            };
+            mount.options.retain(|option| !(writable && option == "ro"));
             json!({
                 "destination": mount.destination,
                 "type": mount.kind,

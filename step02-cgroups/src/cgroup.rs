@@ -5,12 +5,12 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use colored::Colorize as _;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Pid, access};
 
-use crate::group::Group;
+use crate::group::{Group, PARENT, is_busy};
 use crate::limits::show_bytes;
 use crate::settings::settings;
 use crate::{Hierarchy, Limits, Setting, Usage, Version, hierarchies};
@@ -41,9 +41,7 @@ impl Cgroup {
     pub fn create(name: &str, limits: &Limits) -> Result<Self> {
         let hierarchies = hierarchies()?;
         // With both mounted, a controller is where version 1 took it from version 2.
-        let v1 =
-            |h: &&Hierarchy| h.version == Version::V1 && h.controllers.iter().any(|c| is_used(c));
-        let mut v1 = hierarchies.iter().filter(v1).peekable();
+        let mut v1 = hierarchies.iter().filter(|h| is_used_v1(h)).peekable();
         if v1.peek().is_some() {
             return Self::create_v1(name, limits, v1);
         }
@@ -91,21 +89,37 @@ impl Cgroup {
         }
     }
 
-    /// Version 2: one group, below the highest cgroup that is ours to use.
+    /// Version 2: one group, in a directory for all of ours, at the top of what we may use.
+    // ANCHOR: create_v2
     fn create_v2(name: &str, limits: &Limits, hierarchy: &Hierarchy) -> Result<Self> {
-        let Some(base) = delegated(hierarchy) else {
+        let Some(top) = delegated(hierarchy) else {
             return Self::none(limits, &anyhow!("{}", undelegated(&hierarchy.own)));
         };
-        Group::sweep(&base)?;
+        let parent = top.join(PARENT);
+        Group::sweep(&parent)?;
         let settings = settings(limits, Version::V2);
-        enable_controllers(&base, &settings)?;
-        let group = Group::create(&base, name)
-            .with_context(|| format!("cannot make a cgroup in {}", base.display()))?;
+        enable_controllers(&top, &settings)?;
+        let group = loop {
+            // From the top down: a group has only what the one above it gives.
+            let made = make_directory(&parent)
+                .and_then(|()| enable(&parent, &settings))
+                .and_then(|()| Group::create(&parent, name));
+            match made {
+                // Whoever was the last container has just taken the directory along.
+                Err(error) if is_gone(&error) => {}
+                result => {
+                    break result.with_context(|| {
+                        format!("cannot make a cgroup in {}", parent.display())
+                    })?;
+                }
+            }
+        };
         let cgroup =
             Self { version: Version::V2, groups: vec![group], limits: limits.clone(), ours: true };
         write_all(&settings, &cgroup.groups[0].path)?;
         Ok(cgroup)
     }
+    // ANCHOR_END: create_v2
 
     /// No cgroup, which is an error only if there is a limit to be kept.
     fn none(limits: &Limits, why: &anyhow::Error) -> Result<Self> {
@@ -144,6 +158,17 @@ impl Cgroup {
         Ok(())
     }
     // ANCHOR_END: join
+
+    /// The child's side, version 2, in a cgroup namespace whose root is this group: moves on into a
+    /// leaf. A group with processes cannot give controllers to groups below it, and the container is
+    /// to make some.
+    pub fn enter_leaf(&self) -> Result<()> {
+        let Some(group) = self.groups.first() else { return Ok(()) };
+        let leaf = group.path.join("init");
+        fs::create_dir(&leaf)
+            .and_then(|()| fs::write(leaf.join("cgroup.procs"), "0"))
+            .with_context(|| format!("cannot move into {}", leaf.display()))
+    }
 
     /// The cgroup that the process is in, for one more to join: not ours to remove.
     pub fn of(pid: Pid) -> Result<Self> {
@@ -210,15 +235,35 @@ pub fn sweep() -> Result<()> {
     for hierarchy in hierarchies()? {
         let base = match hierarchy.version {
             Version::V1 => Some(hierarchy.own),
-            Version::V2 => delegated(&hierarchy),
+            Version::V2 => delegated(&hierarchy).map(|top| top.join(PARENT)),
         };
         base.map_or(Ok(()), |base| Group::sweep(&base))?;
     }
     Ok(())
 }
 
-fn is_used(controller: &str) -> bool {
-    ACCOUNTING.contains(&controller) || [FREEZER, "cpuset"].contains(&controller)
+/// Fails, and says why, if a container cannot be given its cgroup to write to.
+///
+/// Where its cgroup namespace begins, the kernel must keep it from raising its own limits: the mount
+/// option `nsdelegate` makes a cgroup namespace a border of delegation (cgroup-v2.rst, "Delegation").
+pub fn check_delegation() -> Result<()> {
+    let hierarchies = hierarchies()?;
+    let v2 = hierarchies.iter().find(|h| h.version == Version::V2);
+    let v2 = v2.filter(|_| !hierarchies.iter().any(is_used_v1));
+    let v2 = v2.context("this host has cgroup version 1, which cannot be delegated safely")?;
+    ensure!(
+        v2.nsdelegate,
+        "{} is mounted without nsdelegate, so a container could raise its own limits; systemd mounts \
+         it with that: mount -o remount,nsdelegate {0}",
+        v2.mount.display()
+    );
+    ensure!(delegated(v2).is_some(), "{}", undelegated(&v2.own));
+    Ok(())
+}
+
+fn is_used_v1(hierarchy: &Hierarchy) -> bool {
+    let is_used = |name: &str| ACCOUNTING.contains(&name) || [FREEZER, "cpuset"].contains(&name);
+    hierarchy.version == Version::V1 && hierarchy.controllers.iter().any(|name| is_used(name))
 }
 
 fn is_denied(error: &io::Error) -> bool {
@@ -250,73 +295,65 @@ fn delegated(hierarchy: &Hierarchy) -> Option<PathBuf> {
     hierarchy.own.ancestors().take_while(ours).last().map(Path::to_owned)
 }
 
-/// Switches on, for the children of `base`, what the settings need, and for accounting what can
-/// be had.
+/// Switches on, for the groups below `top`, what the settings need, and for accounting what can be
+/// had.
 // ANCHOR: controllers
-fn enable_controllers(base: &Path, settings: &[Setting]) -> Result<()> {
-    let read = |file: &str| {
-        let path = base.join(file);
-        let text = fs::read_to_string(&path);
-        text.with_context(|| format!("cannot read {}", path.display()))
-    };
-    let (there, enabled) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
-    let has = |list: &str, name: &str| list.split_whitespace().any(|found| found == name);
-    for setting in settings {
-        if !has(&there, setting.controller) {
+fn enable_controllers(top: &Path, settings: &[Setting]) -> Result<()> {
+    let file = top.join("cgroup.controllers");
+    let there = fs::read_to_string(&file);
+    let there = there.with_context(|| format!("cannot read {}", file.display()))?;
+    for Setting { option, controller, .. } in settings {
+        if !there.split_whitespace().any(|name| name == *controller) {
             bail!(
-                "cannot limit --{}: the {} controller is not available in {} (its \
+                "cannot limit --{option}: the {controller} controller is not available in {} (its \
                  cgroup.controllers has: {}); {}",
-                setting.option,
-                setting.controller,
-                base.display(),
+                top.display(),
                 there.trim(),
                 delegate_hint(),
             );
         }
     }
-    let needed = settings.iter().map(|setting| setting.controller);
-    for controller in
-        needed.chain(ACCOUNTING).filter(|name| has(&there, name) && !has(&enabled, name))
-    {
-        match enable(base, controller) {
-            Err(error) if settings.iter().any(|setting| setting.controller == controller) => {
-                return Err(error);
-            }
-            _ => {} // only for accounting: then there is none
-        }
+    match enable(top, settings) {
+        Err(error) if !settings.is_empty() => bail!(
+            "cannot limit --{}: cannot switch controllers on in {}: {error}{}",
+            settings[0].option,
+            top.display(),
+            if is_busy(&error) { internal_processes(top) } else { String::new() },
+        ),
+        _ => Ok(()), // only for accounting: then there is none
     }
-    Ok(())
 }
 
-fn enable(base: &Path, controller: &str) -> Result<()> {
-    let control = base.join("cgroup.subtree_control");
-    let enable = || fs::write(&control, format!("+{controller}"));
-    let busy = |error: &io::Error| error.raw_os_error() == Some(Errno::EBUSY as i32);
-    let result = match enable() {
-        // "No internal processes": a group other than the root either has processes or gives
-        // controllers such as memory to its children. So its processes, which are ours, move into a leaf.
-        Err(error) if busy(&error) => empty_into_leaf(base).and_then(|()| enable()),
-        result => result,
-    };
-    result.with_context(|| {
-        format!("cannot enable the {controller} controller in {}", control.display())
-    })
+/// Switches on what there is of them, all in one write: all or none.
+fn enable(group: &Path, settings: &[Setting]) -> io::Result<()> {
+    let there = fs::read_to_string(group.join("cgroup.controllers"))?;
+    let wanted = settings.iter().map(|setting| setting.controller).chain(ACCOUNTING);
+    let wanted = wanted.filter(|name| there.split_whitespace().any(|found| found == *name));
+    let wanted: Vec<_> = wanted.map(|name| format!("+{name}")).collect();
+    fs::write(group.join("cgroup.subtree_control"), wanted.join(" "))
 }
 // ANCHOR_END: controllers
 
-fn empty_into_leaf(base: &Path) -> io::Result<()> {
-    let leaf = base.join("container-workshop.host");
-    match fs::create_dir(&leaf) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+/// Why the kernel said EBUSY, and what to do. We do not do it: the processes are not ours.
+fn internal_processes(top: &Path) -> String {
+    let top = top.display();
+    format!(
+        " (a cgroup other than the root has either processes or children with limits, and this one \
+         has processes); move them into a group below it: mkdir {top}/leaf; for pid in $(cat \
+         {top}/cgroup.procs); do echo $pid > {top}/leaf/cgroup.procs; done"
+    )
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        result => result,
     }
-    for pid in fs::read_to_string(base.join("cgroup.procs"))?.lines() {
-        match fs::write(leaf.join("cgroup.procs"), pid) {
-            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {} // has just ended
-            result => result?,
-        }
-    }
-    Ok(())
+}
+
+/// ENOENT from a path, ENODEV from a file that was open when its group was removed.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
 }
 
 fn undelegated(own: &Path) -> String {

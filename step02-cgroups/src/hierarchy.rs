@@ -28,6 +28,8 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// The cgroup that we are in, as a path below the mount.
     pub own: PathBuf,
+    /// Of version 2: whether a cgroup namespace is a border of delegation here (cgroup-v2.rst).
+    pub nsdelegate: bool,
 }
 
 /// What is mounted here.
@@ -80,7 +82,8 @@ fn parse_line(line: &str, cgroup: &str) -> Option<Hierarchy> {
     let below = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(""));
     let below = if below.starts_with("..") { Path::new("") } else { below };
     let mount = PathBuf::from(mount);
-    Some(Hierarchy { version, controllers, own: mount.join(below), mount })
+    let nsdelegate = options.split(',').any(|option| option == "nsdelegate");
+    Some(Hierarchy { version, controllers, own: mount.join(below), mount, nsdelegate })
 }
 
 /// Our path in the hierarchy of a controller; version 2's line has an empty name.
@@ -122,11 +125,11 @@ mod tests {
     #[test]
     fn version_2_alone() {
         let found = parse(
-            "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n",
+            "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n",
             "0::/user.slice/user-1000.slice/session-3.scope\n",
         );
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].version, Version::V2);
+        assert_eq!((found[0].version, found[0].nsdelegate), (Version::V2, true));
         let own = "/sys/fs/cgroup/user.slice/user-1000.slice/session-3.scope";
         assert_eq!(found[0].own.to_str(), Some(own));
     }

@@ -14,11 +14,13 @@
 //! | [`wire`] | links, addresses and routes by netlink |
 //! | [`snapshot`] | the state of the lab's host, to be compared before and after |
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
+//! | [`matrix`] | all suites, on two kernels, as root and as a plain user |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
 
 pub mod internet;
 pub mod lab;
+pub mod matrix;
 pub mod probe;
 pub mod pty;
 pub mod snapshot;

@@ -1,12 +1,14 @@
-//! The learner's tool: `cargo workshop lab`.
+//! The learner's tool: `cargo workshop lab`, and the tests': `cargo workshop matrix`.
 
 use std::ffi::OsString;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use workshop::lab::{self, Who};
+use workshop::matrix;
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -28,14 +30,31 @@ enum Verb {
         #[arg(trailing_var_arg = true)]
         command: Vec<OsString>,
     },
+
+    /// Run all tests, on this kernel and on Debian's, as root and as a plain user
+    Matrix,
+
+    /// Run one cell of that, in the machine that it is about
+    #[command(hide = true)]
+    Cell {
+        /// Whom it is about
+        user: matrix::User,
+
+        /// The test programs
+        suites: Vec<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
     if let Some(status) = workshop::probe::main() {
         return status;
     }
-    let Verb::Lab { plain, command } = Cli::parse().verb;
-    match open_lab(plain, command) {
+    let ended = match Cli::parse().verb {
+        Verb::Lab { plain, command } => open_lab(plain, command),
+        Verb::Matrix => matrix::run().map(|well| u8::from(!well)),
+        Verb::Cell { user, suites } => matrix::cell(user, &suites).map(|well| u8::from(!well)),
+    };
+    match ended {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -22,17 +22,53 @@ pub struct Test {
     pub name: &'static str,
     /// Everybody that it has to pass for.
     pub who: &'static [Who],
+    /// What the machine has to have; without it the test is not listed.
+    pub needs: Needs,
     /// Panics if something is not as it should be.
     pub run: fn(Who),
 }
 
-/// `test!(function, [Root, Plain])`
+/// What a test needs of the machine's cgroups, which a lab cannot fake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing.
+    Nothing,
+    /// That whoever it is for can set limits: root always, a plain user with a delegated subtree.
+    Limits,
+    /// That he cannot.
+    NoLimits,
+    /// Limits, and that they are version 1's.
+    Version1,
+    /// Limits, and that they are version 2's.
+    Version2,
+}
+
+impl Needs {
+    /// Whether it is there for `who`. Only version 2 has delegation: to whom our own group belongs.
+    fn are_met(self, who: Who) -> bool {
+        let v2 = lab::has_cgroup_v2();
+        let limits = who == Who::Root || (v2 && lab::owns_cgroup());
+        match self {
+            Self::Nothing => true,
+            Self::Limits => limits,
+            Self::NoLimits => !limits,
+            Self::Version1 => limits && !v2,
+            Self::Version2 => limits && v2,
+        }
+    }
+}
+
+/// `test!(function, [Root, Plain])`, or `test!(function, [Root], Limits)` with what it [`Needs`].
 #[macro_export]
 macro_rules! test {
     ($function:ident, [$($who:ident),+]) => {
+        $crate::test!($function, [$($who),+], Nothing)
+    };
+    ($function:ident, [$($who:ident),+], $needs:ident) => {
         $crate::suite::Test {
             name: stringify!($function),
             who: &[$($crate::lab::Who::$who),+],
+            needs: $crate::suite::Needs::$needs,
             run: $function,
         }
     };
@@ -54,7 +90,8 @@ pub fn suite(tests: &'static [Test]) -> ExitCode {
     }
     let root = geteuid().is_root();
     let trials = tests.iter().flat_map(|test| test.who.iter().map(move |&who| (test, who)));
-    let trials = trials.map(|(test, who)| {
+    let listed = trials.filter(|(test, who)| test.needs.are_met(*who));
+    let trials = listed.map(|(test, who)| {
         let name = format!("{}/{}", test.name, who.name());
         let trial = Trial::test(name.clone(), move || run_apart(&name));
         trial.with_ignored_flag(who == Who::Root && !root)
