@@ -198,11 +198,11 @@ impl Cgroup {
     }
 
     /// Says so, if a process of the container was killed over its memory limit: from its exit
-    /// status 137 alone nobody could tell.
+    /// status 137 alone nobody could tell. (A container within it can have died of its own limit.)
     pub fn report(&self) {
         let Some(limit) = self.limits.memory else { return };
         let usage = self.usage();
-        if let Some(1..) = usage.oom_kills {
+        if usage.oom_kills > Some(0) && usage.over_limit != Some(0) {
             let peak = usage.memory_peak.map(|peak| format!(", peak {}", show_bytes(peak)));
             let peak = peak.unwrap_or_default();
             eprintln!("{} over its memory limit of {limit}{peak}", "killed:".red().bold());

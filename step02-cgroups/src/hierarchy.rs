@@ -82,8 +82,9 @@ fn parse_line(line: &str, cgroup: &str) -> Option<Hierarchy> {
     let below = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(""));
     let below = if below.starts_with("..") { Path::new("") } else { below };
     let mount = PathBuf::from(mount);
+    let own = mount.join(below).components().collect(); // without a slash at the end
     let nsdelegate = options.split(',').any(|option| option == "nsdelegate");
-    Some(Hierarchy { version, controllers, own: mount.join(below), mount, nsdelegate })
+    Some(Hierarchy { version, controllers, mount, own, nsdelegate })
 }
 
 /// Our path in the hierarchy of a controller; version 2's line has an empty name.
@@ -158,7 +159,7 @@ mod tests {
             "4:memory:/docker/1f/sub\n3:pids:/../other\n0::/../other\n",
         );
         assert_eq!(found[0].own.to_str(), Some("/sys/fs/cgroup/memory/sub"));
-        assert_eq!(found[1].own.to_str(), Some("/sys/fs/cgroup/pids/"));
+        assert_eq!(found[1].own.to_str(), Some("/sys/fs/cgroup/pids"));
         assert_eq!(found[2].own.to_str(), Some("/sys/fs/cgroup/other"));
     }
 

@@ -2,48 +2,82 @@
 //!
 //! The cgroup trees are the machine's, not the lab's. The tests know both versions of them.
 
+#![allow(clippy::wildcard_imports, reason = "the table below names every test, or it is dead code")]
+
+mod version1;
+mod version2;
+
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::MsFlags;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::{AccessFlags, Pid, access};
+use nix::unistd::{Pid, mkfifo};
 use step01_namespaces::Namespaces;
 use step02_cgroups::{Cgroup, Limits, Memory, Usage};
 use workshop::lab::Who;
 use workshop::suite::{Outcome, Test, command, eventually, finish, read, run, suite, this_program};
 use workshop::test;
 
+use version1::*;
+use version2::*;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_step02-cgroups");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 static TESTS: &[Test] = &[
-    test!(a_program_over_its_memory_limit_is_killed_and_reported, [Root]),
-    test!(a_program_within_its_memory_limit_ends_well, [Root]),
-    test!(a_child_over_the_memory_limit_is_reported_too, [Root]),
-    test!(the_kernel_has_every_limit, [Root]),
-    test!(a_fifth_of_a_processor_is_less_than_half, [Root]),
-    test!(a_fork_loop_stops_at_the_limit, [Root]),
-    test!(the_program_runs_on_its_processor, [Root]),
-    test!(the_program_and_its_first_child_start_in_the_cgroup, [Root]),
-    test!(the_program_sees_its_cgroup_as_the_root, [Root]),
-    test!(usage_is_what_was_used, [Root]),
-    test!(the_cgroup_is_gone_after_the_end, [Root]),
-    test!(the_cgroup_is_gone_after_an_error, [Root]),
-    test!(a_living_cgroup_is_left_alone, [Root]),
-    test!(daemons_end_with_the_container, [Root]),
-    test!(a_fork_loop_ends_with_the_container, [Root]),
-    test!(the_cgroup_of_a_killed_parent_is_removed_by_the_next_command, [Root]),
-    test!(what_survives_a_killed_parent_is_ended_by_the_next_command, [Root]),
-    test!(a_killed_parent_leaves_nothing_after_the_next_command_at_any_time, [Root]),
-    test!(a_user_without_cgroups_has_no_limits, [LabRoot, Plain]),
+    test!(a_program_over_its_memory_limit_is_killed_and_reported, [Root, LabRoot, Plain], Limits),
+    test!(a_program_within_its_memory_limit_ends_well, [Root, LabRoot, Plain], Limits),
+    test!(a_child_over_the_memory_limit_is_reported_too, [Root, LabRoot, Plain], Limits),
+    test!(the_kernel_has_every_limit, [Root, LabRoot, Plain], Limits),
+    test!(a_fifth_of_a_processor_is_less_than_half, [Root, LabRoot, Plain], Limits),
+    test!(a_fork_loop_stops_at_the_limit, [Root, LabRoot, Plain], Limits),
+    test!(the_program_runs_on_its_processor, [Root, LabRoot, Plain], Limits),
+    test!(the_program_and_its_first_child_start_in_the_cgroup, [Root, LabRoot, Plain], Limits),
+    test!(the_program_sees_its_cgroup_as_the_root, [Root, LabRoot, Plain], Limits),
+    test!(usage_is_what_was_used, [Root, LabRoot, Plain], Limits),
+    test!(the_cgroup_is_gone_after_the_end, [Root, LabRoot, Plain], Limits),
+    test!(the_cgroup_is_gone_after_an_error, [Root, LabRoot, Plain], Limits),
+    test!(a_living_cgroup_is_left_alone, [Root, LabRoot, Plain], Limits),
+    test!(daemons_end_with_the_container, [Root, LabRoot, Plain], Limits),
+    test!(a_fork_loop_ends_with_the_container, [Root, LabRoot, Plain], Limits),
+    test!(
+        the_cgroup_of_a_killed_parent_is_removed_by_the_next_command,
+        [Root, LabRoot, Plain],
+        Limits
+    ),
+    test!(
+        what_survives_a_killed_parent_is_ended_by_the_next_command,
+        [Root, LabRoot, Plain],
+        Limits
+    ),
+    test!(
+        a_killed_parent_leaves_nothing_after_the_next_command_at_any_time,
+        [Root, LabRoot, Plain],
+        Limits
+    ),
+    test!(an_undelegated_user_has_no_limits, [LabRoot, Plain], NoLimits),
     test!(a_bad_limit_ends_in_125_and_says_why, [Plain]),
+    // version1.rs
+    test!(processes_are_frozen_before_they_are_killed, [Root], Version1),
+    // version2.rs
+    test!(the_child_is_born_in_its_cgroup, [Root, LabRoot, Plain], Version2),
+    test!(the_kernel_tells_what_it_refused, [Root, LabRoot, Plain], Version2),
+    test!(controllers_are_on_all_the_way_down, [Root, LabRoot, Plain], Version2),
+    test!(all_are_killed_by_one_write, [Root, LabRoot], Version2),
+    test!(the_root_cgroup_may_have_processes, [Root], Version2),
+    test!(processes_of_others_are_not_moved, [Root, LabRoot], Version2),
+    test!(the_last_container_takes_the_directory_along, [Root, LabRoot, Plain], Version2),
 ];
 
 /// A test that kills a parent leaves a stale cgroup for a moment, and every step02 removes every
@@ -135,6 +169,27 @@ fn processes(group: &Path) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
+/// A FIFO in this lab, open for reading. It takes what is written to it at any time.
+fn fifo(name: &str) -> (PathBuf, File) {
+    let path = Path::new("/run").join(name);
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    // Open for writing, too: so nobody has to wait for anybody.
+    let mut options = File::options();
+    let file = options.read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path);
+    (path, file.unwrap())
+}
+
+/// mount(2): a file system of this type, or else what is at `source`.
+fn mount(source: Option<&Path>, place: &Path, kind: Option<&str>) {
+    let flags = if kind.is_some() { MsFlags::empty() } else { MsFlags::MS_BIND };
+    nix::mount::mount(source, place, kind, flags, None::<&str>)
+        .unwrap_or_else(|error| panic!("cannot mount on {}: {error}", place.display()));
+}
+
+fn is_version_2() -> bool {
+    Path::new(TREES).join("cgroup.controllers").exists()
+}
+
 fn any_exists(groups: &[PathBuf]) -> bool {
     groups.iter().any(|group| group.exists())
 }
@@ -202,8 +257,7 @@ fn the_kernel_has_every_limit(_: Who) {
     let of_version_2 =
         [("memory.max", memory.as_str()), ("memory.swap.max", "0"), ("cpu.max", "50000 100000")];
     let of_both = [("pids.max", "32"), ("cpuset.cpus", "0")];
-    let version_2 = running.groups[0].join("cgroup.controllers").exists();
-    let expected = if version_2 { &of_version_2[..] } else { &of_version_1[..] };
+    let expected = if is_version_2() { &of_version_2[..] } else { &of_version_1[..] };
     for &(file, value) in expected.iter().chain(&of_both) {
         let found = running.setting(file);
         let no_swap = found.is_none() && file.contains("sw"); // a kernel that does not count it
@@ -379,22 +433,17 @@ fn a_killed_parent_leaves_nothing_after_the_next_command_at_any_time(_: Who) {
     }
 }
 
-fn a_user_without_cgroups_has_no_limits(_: Who) {
-    let own = read("/proc/self/cgroup");
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("none");
-    let delegated = access(&Path::new(TREES).join(own).join("cgroup.procs"), AccessFlags::W_OK);
+fn an_undelegated_user_has_no_limits(_: Who) {
     let limits = [("--memory", "64M"), ("--cpus", "0.5"), ("--pids", "16"), ("--cpuset", "0")];
     for (option, value) in limits {
         let outcome = step02(&[option, value, "true"]);
-        if delegated.is_ok() {
-            assert_eq!(outcome.status, Some(0), "{outcome:?}"); // then he has some
-            continue;
-        }
         assert_eq!(outcome.status, Some(125), "{outcome:?}");
         let why = format!("cannot limit {option}: ");
         assert!(outcome.stderr.contains(&why), "{outcome:?}");
         assert!(outcome.stderr.contains(TREES), "{outcome:?}");
         assert!(outcome.stderr.contains("root"), "{outcome:?}"); // what to do
+        let delegation = "systemd-run --user --scope -p Delegate=yes";
+        assert!(outcome.stderr.contains(delegation) || !is_version_2(), "{outcome:?}");
     }
     let outcome = step02(&["true"]);
     assert_eq!((outcome.status, outcome.stderr.as_str()), (Some(0), ""));
