@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use colored::Colorize as _;
-use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Pid, access};
 
 use crate::group::{Group, PARENT, is_busy};
@@ -100,13 +99,9 @@ impl Cgroup {
         let settings = settings(limits, Version::V2);
         enable_controllers(&top, &settings)?;
         let group = loop {
-            // From the top down: a group has only what the one above it gives.
-            let made = make_directory(&parent)
-                .and_then(|()| enable(&parent, &settings))
-                .and_then(|()| Group::create(&parent, name));
-            match made {
+            match make_directory(&parent).and_then(|()| Group::create(&parent, name)) {
                 // Whoever was the last container has just taken the directory along.
-                Err(error) if is_gone(&error) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 result => {
                     break result.with_context(|| {
                         format!("cannot make a cgroup in {}", parent.display())
@@ -114,6 +109,9 @@ impl Cgroup {
                 }
             }
         };
+        // From now on it stays. A group has only those controllers that the one above it gives.
+        enable(&parent, &settings)
+            .with_context(|| format!("cannot switch controllers on in {}", parent.display()))?;
         let cgroup =
             Self { version: Version::V2, groups: vec![group], limits: limits.clone(), ours: true };
         write_all(&settings, &cgroup.groups[0].path)?;
@@ -318,7 +316,7 @@ fn enable_controllers(top: &Path, settings: &[Setting]) -> Result<()> {
             "cannot limit --{}: cannot switch controllers on in {}: {error}{}",
             settings[0].option,
             top.display(),
-            if is_busy(&error) { internal_processes(top) } else { String::new() },
+            explain_v2(&error, top, settings),
         ),
         _ => Ok(()), // only for accounting: then there is none
     }
@@ -334,14 +332,24 @@ fn enable(group: &Path, settings: &[Setting]) -> io::Result<()> {
 }
 // ANCHOR_END: controllers
 
-/// Why the kernel said EBUSY, and what to do. We do not do it: the processes are not ours.
-fn internal_processes(top: &Path) -> String {
+/// Why the kernel said no, and what to do. We do not do it: the processes there are not ours.
+fn explain_v2(error: &io::Error, top: &Path, settings: &[Setting]) -> String {
     let top = top.display();
-    format!(
-        " (a cgroup other than the root has either processes or children with limits, and this one \
-         has processes); move them into a group below it: mkdir {top}/leaf; for pid in $(cat \
-         {top}/cgroup.procs); do echo $pid > {top}/leaf/cgroup.procs; done"
-    )
+    if is_busy(error) {
+        return format!(
+            " (a cgroup other than the root has either processes or children with limits, and this \
+             one has processes); move them into a group below it: mkdir {top}/leaf; for pid in \
+             $(cat {top}/cgroup.procs); do echo $pid > {top}/leaf/cgroup.procs; done"
+        );
+    }
+    if is_denied(error) && settings.iter().any(|setting| setting.controller == "cpuset") {
+        return format!(
+            " (for cpuset the kernel asks whether we might choose processors for every process in \
+             it, and one has capabilities, say in a user namespace); have root do it: echo +cpuset > \
+             {top}/cgroup.subtree_control"
+        );
+    }
+    String::new()
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {
@@ -349,11 +357,6 @@ fn make_directory(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         result => result,
     }
-}
-
-/// ENOENT from a path, ENODEV from a file that was open when its group was removed.
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
 }
 
 fn undelegated(own: &Path) -> String {

@@ -201,6 +201,7 @@ struct Tree {
 
 const LOGIN: &str = "session-2.scope";
 const SERVICE: &str = "user@1000.service";
+const SLICE: &str = "user@1000.service/app.slice";
 const SCOPE: &str = "user@1000.service/app.slice/run.scope";
 
 impl Tree {
@@ -212,7 +213,8 @@ impl Tree {
         let mut place = tree.top.join(SCOPE);
         fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
         fs::create_dir(tree.top.join(LOGIN))?;
-        for above in [root, &tree.top] {
+        // What the system's systemd does for a `Delegate=cpu cpuset memory pids`, and the user's in turn.
+        for above in [root, &tree.top, &tree.top.join(SERVICE), &tree.top.join(SLICE)] {
             let control = above.join("cgroup.subtree_control");
             fs::write(&control, "+cpu +cpuset +memory +pids")
                 .with_context(|| format!("cannot switch controllers on in {}", above.display()))?;
@@ -223,8 +225,6 @@ impl Tree {
             }
             place.pop();
         }
-        let control = tree.top.join(SERVICE).join("cgroup.subtree_control");
-        fs::write(control, "+cpu +memory +pids")?; // the user's systemd does this, not for cpuset
         Ok(tree)
     }
 
@@ -235,7 +235,7 @@ impl Tree {
     /// Fails if the tests have left something in it.
     fn remove(self) -> Result<()> {
         move_to(&self.before)?;
-        for place in [LOGIN, SCOPE, "user@1000.service/app.slice", SERVICE, ""] {
+        for place in [LOGIN, SCOPE, SLICE, SERVICE, ""] {
             let path = self.top.join(place);
             if let Err(error) = fs::remove_dir(&path) {
                 bail!("cannot remove {}: {error}: have the tests left a cgroup?", path.display());

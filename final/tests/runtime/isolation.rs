@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use workshop::lab::Who;
-use workshop::suite::{command, run};
+use workshop::suite::{command, read, run};
 
 use crate::{BINARY, final_, probe_volume, script, start, stop};
 
@@ -46,6 +46,22 @@ pub fn new_namespaces_and_mounts_are_refused(_: Who) {
         let tried = script(&[], text);
         assert!(tried.status.is_some_and(|status| status != 0), "{what}: {tried:?}");
     }
+}
+
+pub fn privileged_takes_the_walls_away(who: Who) {
+    let inside = script(
+        &["--privileged"],
+        "grep -E '^(CapEff|CapBnd|Seccomp:)' /proc/self/status; mount -t tmpfs none /mnt && \
+         unshare --uts hostname other && grep -cE ' /proc/(kcore|sys|irq) ' /proc/mounts",
+    );
+    let last: u32 = read("/proc/sys/kernel/cap_last_cap").parse().unwrap();
+    let all = match who {
+        // What the machine's root lacks itself, say in a container, it cannot pass on.
+        Who::Root => read("/proc/self/status").split("CapEff:\t").nth(1).unwrap()[..16].to_owned(),
+        Who::LabRoot | Who::Plain => format!("{:016x}", (2_u64 << last) - 1),
+    };
+    let expected = format!("CapEff:\t{all}\nCapBnd:\t{all}\nSeccomp:\t0\n0\n");
+    assert_eq!(inside.stdout, expected, "{inside:?}");
 }
 
 pub fn nothing_of_the_caller_leaks_in(_: Who) {

@@ -109,6 +109,7 @@ fn step02_in_container(group: &Path, script: &str) -> Outcome {
         command.pre_exec(move || {
             fs::write(&procs, "0")?;
             unshare(CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWNS)?;
+            mount(None, Path::new(TREES), Some("tmpfs")); // no file system is mounted on itself
             mount(None, Path::new(TREES), Some("cgroup2"));
             Ok(())
         });
