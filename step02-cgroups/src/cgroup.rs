@@ -9,13 +9,16 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use colored::Colorize as _;
 use nix::unistd::{AccessFlags, Pid, access};
 
-use crate::group::{Group, PARENT, is_busy};
+use crate::group::{Group, PARENT};
 use crate::limits::show_bytes;
 use crate::settings::settings;
 use crate::{Hierarchy, Limits, Setting, Usage, Version, hierarchies};
 
 /// What we want to know of every container, even if nothing limits it.
 const ACCOUNTING: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
+
+/// Version 2: what can limit.
+const CONTROLLERS: [&str; 4] = ["memory", "cpu", "cpuset", "pids"];
 
 /// Version 1: stops all processes of a group at once, so that they can be killed.
 const FREEZER: &str = "freezer";
@@ -110,8 +113,7 @@ impl Cgroup {
             }
         };
         // From now on it stays. A group has only those controllers that the one above it gives.
-        enable(&parent, &settings)
-            .with_context(|| format!("cannot switch controllers on in {}", parent.display()))?;
+        enable(&parent, &settings)?;
         let cgroup =
             Self { version: Version::V2, groups: vec![group], limits: limits.clone(), ours: true };
         write_all(&settings, &cgroup.groups[0].path)?;
@@ -297,59 +299,67 @@ fn delegated(hierarchy: &Hierarchy) -> Option<PathBuf> {
 /// had.
 // ANCHOR: controllers
 fn enable_controllers(top: &Path, settings: &[Setting]) -> Result<()> {
-    let file = top.join("cgroup.controllers");
-    let there = fs::read_to_string(&file);
-    let there = there.with_context(|| format!("cannot read {}", file.display()))?;
-    for Setting { option, controller, .. } in settings {
-        if !there.split_whitespace().any(|name| name == *controller) {
+    // "No internal processes": a group other than the root, which has no type, either has processes
+    // or gives controllers such as memory to its children.
+    let processes = fs::read_to_string(top.join("cgroup.procs")).unwrap_or_default();
+    let problem = if !processes.is_empty() && top.join("cgroup.type").exists() {
+        Some(internal_processes(top))
+    } else {
+        enable(top, settings).err().map(|error| format!("{error:#}"))
+    };
+    match (settings.first(), problem) {
+        (Some(setting), Some(problem)) => bail!("cannot limit --{}: {problem}", setting.option),
+        _ => Ok(()), // only for accounting: then there is none
+    }
+}
+
+/// Switches on all controllers that there are, if only so that the next container finds them; an
+/// error is about one that the settings need.
+fn enable(group: &Path, settings: &[Setting]) -> Result<()> {
+    let read = fs::read_to_string(group.join("cgroup.controllers"));
+    let there = read.with_context(|| format!("cannot read {}", group.display()))?;
+    for controller in CONTROLLERS {
+        let needed = settings.iter().any(|setting| setting.controller == controller);
+        if there.split_whitespace().any(|name| name == controller) {
+            let on = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
+            on.or_else(|error| if needed { Err(error) } else { Ok(()) })
+                .map_err(|error| explain_v2(&error, controller, group))?;
+        } else if needed {
             bail!(
-                "cannot limit --{option}: the {controller} controller is not available in {} (its \
-                 cgroup.controllers has: {}); {}",
-                top.display(),
+                "the {controller} controller is not available in {} (its cgroup.controllers has: \
+                 {}); {}",
+                group.display(),
                 there.trim(),
                 delegate_hint(),
             );
         }
     }
-    match enable(top, settings) {
-        Err(error) if !settings.is_empty() => bail!(
-            "cannot limit --{}: cannot switch controllers on in {}: {error}{}",
-            settings[0].option,
-            top.display(),
-            explain_v2(&error, top, settings),
-        ),
-        _ => Ok(()), // only for accounting: then there is none
-    }
-}
-
-/// Switches on what there is of them, all in one write: all or none.
-fn enable(group: &Path, settings: &[Setting]) -> io::Result<()> {
-    let there = fs::read_to_string(group.join("cgroup.controllers"))?;
-    let wanted = settings.iter().map(|setting| setting.controller).chain(ACCOUNTING);
-    let wanted = wanted.filter(|name| there.split_whitespace().any(|found| found == *name));
-    let wanted: Vec<_> = wanted.map(|name| format!("+{name}")).collect();
-    fs::write(group.join("cgroup.subtree_control"), wanted.join(" "))
+    Ok(())
 }
 // ANCHOR_END: controllers
 
-/// Why the kernel said no, and what to do. We do not do it: the processes there are not ours.
-fn explain_v2(error: &io::Error, top: &Path, settings: &[Setting]) -> String {
+/// We do not move them: they are not ours.
+fn internal_processes(top: &Path) -> String {
     let top = top.display();
-    if is_busy(error) {
-        return format!(
-            " (a cgroup other than the root has either processes or children with limits, and this \
-             one has processes); move them into a group below it: mkdir {top}/leaf; for pid in \
-             $(cat {top}/cgroup.procs); do echo $pid > {top}/leaf/cgroup.procs; done"
-        );
-    }
-    if is_denied(error) && settings.iter().any(|setting| setting.controller == "cpuset") {
-        return format!(
-            " (for cpuset the kernel asks whether we might choose processors for every process in \
-             it, and one has capabilities, say in a user namespace); have root do it: echo +cpuset > \
-             {top}/cgroup.subtree_control"
-        );
-    }
-    String::new()
+    format!(
+        "{top} has processes, and a cgroup other than the root has either those or children with \
+         limits; move them into a group below it: mkdir {top}/leaf; for pid in $(cat \
+         {top}/cgroup.procs); do echo $pid > {top}/leaf/cgroup.procs; done"
+    )
+}
+
+fn explain_v2(error: &io::Error, controller: &str, group: &Path) -> anyhow::Error {
+    let group = group.display();
+    let hint = if is_denied(error) && controller == "cpuset" {
+        format!(
+            " (the kernel asks if we might choose processors for each process in it, and one has \
+             more capabilities than we, say in a user namespace); have root do it: echo +cpuset > \
+             {group}/cgroup.subtree_control"
+        )
+    } else {
+        String::new()
+    };
+    anyhow!("cannot switch the {controller} controller on in {group}: {error}{hint}")
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {

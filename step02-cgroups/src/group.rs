@@ -157,7 +157,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     inode(file.metadata()) == inode(fs::metadata(path))
 }
 
-pub(crate) fn is_busy(error: &io::Error) -> bool {
+fn is_busy(error: &io::Error) -> bool {
     error.kind() == ErrorKind::ResourceBusy
 }
 

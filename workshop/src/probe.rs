@@ -192,7 +192,9 @@ fn spy() -> Result<()> {
             let links: Vec<_> = links.collect();
             // Not if it has become the container's program meanwhile: then they are that one's.
             if std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|now| now == name) {
-                links.iter().for_each(|link| println!("open in {pid}: {}", link.display()));
+                for link in links {
+                    println!("open in {pid}: {}", link.display());
+                }
             }
         }
     }

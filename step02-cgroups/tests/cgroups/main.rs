@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -122,6 +122,9 @@ impl Running {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = Self { child: command.spawn().unwrap(), groups: Vec::new() };
         let pid = running.line();
+        if pid.is_empty() {
+            panic!("it did not start: {:?}", finish(running.child, PATIENCE));
+        }
         running.groups = find(Path::new(TREES), &|group| processes(group).contains(&pid));
         assert!(!running.groups.is_empty(), "no cgroup of ours has the process {pid:?}");
         running
@@ -341,8 +344,10 @@ fn usage_is_what_was_used(_: Who) {
     assert_eq!(use_up(&memory(32), ["@eat", "64"]).oom_kills, Some(1));
 
     let cpus = Some("0.2".parse().unwrap());
+    let start = Instant::now();
     let slow = use_up(&Limits { cpus, ..Limits::default() }, ["@spin", "1"]);
-    assert!(slow.cpu.is_some_and(|used| (1..500_000).contains(&used)), "{slow:?}");
+    let half = u64::try_from(start.elapsed().as_micros()).unwrap() / 2; // generous: a busy machine
+    assert!(slow.cpu.is_some_and(|used| (1..half).contains(&used)), "{slow:?}");
     assert!(slow.throttled > Some(0) && slow.throttled_time > Some(0), "{slow:?}");
 }
 
