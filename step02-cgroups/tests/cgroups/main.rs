@@ -122,9 +122,7 @@ impl Running {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = Self { child: command.spawn().unwrap(), groups: Vec::new() };
         let pid = running.line();
-        if pid.is_empty() {
-            panic!("it did not start: {:?}", finish(running.child, PATIENCE));
-        }
+        assert!(!pid.is_empty(), "it did not start: {:?}", finish(running.child, PATIENCE));
         running.groups = find(Path::new(TREES), &|group| processes(group).contains(&pid));
         assert!(!running.groups.is_empty(), "no cgroup of ours has the process {pid:?}");
         running
