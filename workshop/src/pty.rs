@@ -20,6 +20,8 @@ pub struct Terminal {
     seen: String,
     /// The program.
     pub child: Child,
+    /// The terminal's mode before the program had it.
+    pub before: Termios,
 }
 
 nix::ioctl_write_ptr_bad!(
@@ -39,6 +41,7 @@ impl Terminal {
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(&size, None).expect("a terminal");
         let (master, slave) = (File::from(pair.master), pair.slave);
+        let before = tcgetattr(&slave).expect("a terminal");
         let copy = || slave.try_clone().expect("a copy of a file descriptor");
         command.stdin(copy()).stdout(copy()).stderr(copy());
         let controlling = slave.as_raw_fd();
@@ -61,7 +64,7 @@ impl Terminal {
                 }
             }
         });
-        Self { master, slave, output, seen: String::new(), child }
+        Self { master, slave, output, seen: String::new(), child, before }
     }
 
     /// Types.
