@@ -112,10 +112,10 @@ impl Cgroup {
                 }
             }
         };
-        // From now on it stays. A group has only those controllers that the one above it gives.
-        enable(&parent, &settings)?;
         let cgroup =
             Self { version: Version::V2, groups: vec![group], limits: limits.clone(), ours: true };
+        // From now on it stays. A group has only those controllers that the one above it gives.
+        enable(&parent, &settings)?;
         write_all(&settings, &cgroup.groups[0].path)?;
         Ok(cgroup)
     }
@@ -316,22 +316,28 @@ fn enable_controllers(top: &Path, settings: &[Setting]) -> Result<()> {
 /// Switches on all controllers that there are, if only so that the next container finds them; an
 /// error is about one that the settings need.
 fn enable(group: &Path, settings: &[Setting]) -> Result<()> {
-    let read = fs::read_to_string(group.join("cgroup.controllers"));
-    let there = read.with_context(|| format!("cannot read {}", group.display()))?;
-    for controller in CONTROLLERS {
-        let needed = settings.iter().any(|setting| setting.controller == controller);
-        if there.split_whitespace().any(|name| name == controller) {
-            let on = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
-            on.or_else(|error| if needed { Err(error) } else { Ok(()) })
-                .map_err(|error| explain_v2(&error, controller, group))?;
-        } else if needed {
-            bail!(
-                "the {controller} controller is not available in {} (its cgroup.controllers has: \
-                 {}); {}",
-                group.display(),
-                there.trim(),
-                delegate_hint(),
-            );
+    let read = |file: &str| {
+        let text = fs::read_to_string(group.join(file));
+        text.with_context(|| format!("cannot read {file} of {}", group.display()))
+    };
+    let (there, on) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
+    let has = |list: &str, name: &str| list.split_whitespace().any(|found| found == name);
+    if let Some(missing) = settings.iter().find(|setting| !has(&there, setting.controller)) {
+        bail!(
+            "the {} controller is not available in {} (its cgroup.controllers has: {}); {}",
+            missing.controller,
+            group.display(),
+            there.trim(),
+            delegate_hint(),
+        );
+    }
+    for controller in CONTROLLERS.iter().filter(|name| has(&there, name) && !has(&on, name)) {
+        let written = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
+        match written {
+            Err(error) if settings.iter().any(|setting| setting.controller == *controller) => {
+                return Err(explain_v2(&error, controller, group));
+            }
+            _ => {} // on now, or wanted by nobody yet
         }
     }
     Ok(())

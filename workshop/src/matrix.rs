@@ -81,7 +81,7 @@ pub fn run() -> Result<bool> {
 fn cell_command(debian: bool, user: User, suites: &[PathBuf]) -> Result<Command> {
     if !debian && user == User::Root {
         let mut cargo = Command::new("cargo");
-        cargo.args(["test", "--workspace"]);
+        cargo.args(["test", "--workspace", "--no-fail-fast"]);
         return Ok(cargo);
     }
     let program = std::env::current_exe().context("cannot find our own program")?;

@@ -23,7 +23,7 @@ pub fn processor_time_is_limited(_: Who) {
     let spun = probe(&["--cpus", "0.5"], &["@spin", "2"]).stdout;
     let used: u64 = spun.split(' ').nth(1).and_then(|ms| ms.parse().ok()).expect("a number");
     // About 1000: less on a busy machine, and a quota is counted in slices. Without a limit, 2000.
-    assert!((400..=1500).contains(&used), "half a processor for 2 s gave {used} ms");
+    assert!((100..=1500).contains(&used), "half a processor for 2 s gave {used} ms");
 }
 
 pub fn processes_are_limited(_: Who) {
