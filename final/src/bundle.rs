@@ -12,6 +12,7 @@ use oci_spec::runtime::{
 use step01_namespaces::{Namespace, Namespaces};
 use step02_cgroups::{Cpus, Limits, Memory};
 use step03_rootfs::{Image, Layer, Mount, Rootfs};
+use step04_bridge_veth::parse_link_name;
 use step05_nat::Publish;
 
 use crate::cli::Net;
@@ -124,7 +125,7 @@ fn annotation<'s>(spec: &'s Spec, name: &str) -> Result<&'s str> {
 
 fn bridge(spec: &Spec) -> Result<step04_bridge_veth::Args> {
     Ok(step04_bridge_veth::Args {
-        bridge: annotation(spec, Annotation::BRIDGE)?.to_owned(),
+        bridge: parse_link_name(annotation(spec, Annotation::BRIDGE)?)?,
         subnet: annotation(spec, Annotation::SUBNET)?.parse()?,
         ip: annotation(spec, Annotation::IP).ok().map(str::parse).transpose()?,
     })

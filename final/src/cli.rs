@@ -47,19 +47,20 @@ pub struct RunArgs {
     pub hostname: Option<String>,
 
     /// Most memory, in bytes or with b, k, m, g behind it; swap is off
-    #[arg(long, short, value_name = "SIZE")]
+    #[arg(long, short, value_name = "SIZE", allow_hyphen_values = true)]
     pub memory: Option<Memory>,
 
     /// Most processor time, in processors: 0.5 is half of one
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pub cpus: Option<Cpus>,
 
     /// Most processes (and threads)
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=step02_cgroups::MOST_PIDS))]
     pub pids_limit: Option<u64>,
 
     /// The processors that it may run on: 0-2,4
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub cpuset_cpus: Option<Cpuset>,
 
     /// Let it write to its own cgroup (version 2), so that containers can run in it
@@ -132,7 +133,7 @@ pub enum Net {
     Bridge,
     /// Its own, with only the loopback interface
     None,
-    /// The host's
+    /// The host's: also its localhost, and all Unix sockets that are not in a file system
     Host,
 }
 
@@ -214,9 +215,12 @@ fn parse_env(text: &str) -> Result<String, String> {
             Err("an environment variable needs a name: NAME=VALUE or NAME".into())
         }
         Some(_) => Ok(text.to_owned()),
-        None => {
-            Ok(std::env::var(text)
-                .map_or_else(|_| String::new(), |value| format!("{text}={value}")))
-        }
+        None => match std::env::var_os(text).map(OsString::into_string) {
+            Some(Ok(value)) => Ok(format!("{text}={value}")),
+            Some(Err(_)) => {
+                Err("our own value of it is not UTF-8, as config.json has to be".into())
+            }
+            None => Ok(String::new()),
+        },
     }
 }

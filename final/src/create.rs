@@ -40,7 +40,7 @@ pub fn run(container: &mut Container, bundle: &Bundle, signals: &Signals) -> Res
     // Only now: nobody may join a container that is half built.
     container.started(child.pid())?;
     let status = match terminal {
-        Some(master) => terminal::relay(&mut child, master, bundle.process.interactive, signals)?,
+        Some(master) => terminal::relay(&mut child, master, &bundle.process, signals)?,
         None => child.wait(signals)?,
     };
     cgroup.report();

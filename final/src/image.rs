@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use nix::sys::stat::{Mode, umask};
 use step03_rootfs::write_skeleton;
 
 use crate::store::Store;
@@ -25,7 +24,6 @@ pub fn write_host(rootfs: &Path) -> Result<()> {
     if rootfs.exists() {
         return Ok(());
     }
-    let usual = umask(Mode::from_bits_truncate(0o022)); // other users of the container read it, too
     // Under another name first: who sees the directory sees all of it.
     let mut new = OsString::from(rootfs);
     new.push(format!(".{}", std::process::id()));
@@ -33,7 +31,6 @@ pub fn write_host(rootfs: &Path) -> Result<()> {
     let written = fs::create_dir_all(&new)
         .with_context(|| format!("cannot make {}", new.display()))
         .and_then(|()| write_skeleton(&new));
-    umask(usual);
     written.inspect_err(|_| drop(fs::remove_dir_all(&new)))?;
     match fs::rename(&new, rootfs) {
         // Somebody was faster.

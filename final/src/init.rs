@@ -31,7 +31,7 @@ pub fn init(bundle: &Bundle, cgroup: &Cgroup, network: Option<&Network>) -> Resu
     let root = bundle.rootfs.enter()?;
     etc::write(&root, &bundle.hostname, address(network), &bundle.resolv_conf)?;
     let terminal = process.open_stdio()?;
-    if terminal.is_some() {
+    if process.terminal {
         terminal::bind_console(&root)?;
     }
     process.restrict()?;

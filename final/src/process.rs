@@ -1,15 +1,16 @@
 //! How a process becomes one of the container's: the last part of `run` and of `exec`.
 
-use std::fs::File;
 use std::io::stdin;
 use std::os::fd::OwnedFd;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use caps::CapsHashSet;
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{SFlag, fstat, makedev};
 use nix::unistd::{dup2_stdin, setgroups, setsid};
 use step01_namespaces::Prepared;
 
@@ -37,32 +38,34 @@ pub struct Process {
 impl Process {
     /// First of all, while nothing of the container is in reach yet: cuts the ties to our caller.
     pub fn leave_caller(&self) -> Result<()> {
-        // Until the exec nobody may look into us, not even with all that a container's root has: an
-        // exec's child is among the container's processes while it still has files of the host
-        // open (CVE-2016-9962). The exec takes this back.
-        prctl::set_dumpable(false).context("cannot close ourselves to other processes")?;
-        // A file that our caller left open could be a way out of the container (CVE-2024-21626).
-        close_on_exec_from(3).context("cannot mark the open files close-on-exec")?;
+        // ANCHOR: ex-6.2
+        close_to_others()?;
+        // An ignored signal stays ignored by an exec, and our caller may have been careless with that.
+        // Those two we need ourselves up to the exec, which sees to them.
+        let ours = [libc::SIGPIPE, libc::SIGXFSZ];
+        (1..=64).filter(|number| !ours.contains(number)).for_each(default_action);
         // A new session has no controlling terminal, so no way to type into the user's.
         setsid().context("cannot start a session")?;
         security::new_session_keyring()
+        // ANCHOR_END: ex-6.2
     }
 
-    /// Gives it its terminal, if it is to have one; returns the master side.
+    /// Gives it its terminal, if it is to have one, or takes the user's away; returns our side.
     pub fn open_stdio(&self) -> Result<Option<OwnedFd>> {
         if self.terminal {
             return terminal::open_in_container().map(Some);
         }
         if !self.interactive {
-            dup2_stdin(File::open("/dev/null").context("cannot open /dev/null")?)?;
+            dup2_stdin(open_device("/dev/null", makedev(1, 3))?)?;
         }
-        Ok(None)
+        terminal::hide_users_terminal()
     }
 
     /// Last of all: gives up what the program must not have. The order is the kernel's: every
     /// step takes a privilege or a system call that a later step takes away.
     // ANCHOR: restrict
     pub fn restrict(&self) -> Result<()> {
+        // ANCHOR: ex-6.3
         for &(resource, soft, hard) in &self.rlimits {
             setrlimit(resource, soft, hard)
                 .with_context(|| format!("cannot set {resource:?} to {soft}:{hard}"))?;
@@ -75,6 +78,7 @@ impl Process {
         security::limit_capabilities(&self.capabilities)?;
         security::no_new_privileges()?; // or else seccomp would need CAP_SYS_ADMIN
         self.seccomp.as_ref().map_or(Ok(()), Filters::apply)
+        // ANCHOR_END: ex-6.3
     }
     // ANCHOR_END: restrict
 
@@ -84,8 +88,34 @@ impl Process {
         let mut command = Command::new(&self.args[0]);
         command.args(&self.args[1..]).env_clear();
         command.envs(self.env.iter().filter_map(|variable| variable.split_once('=')));
-        Prepared { command, terminal }
+        // A file that we or our caller have open could be a way out of the container.
+        Prepared { command, terminal, only_stdio: true }
     }
+}
+
+/// Until the next exec nobody may look into us, not even with all that a container's root has: an
+/// exec's child is among the container's processes while it still has files of the host open
+/// (CVE-2016-9962).
+pub fn close_to_others() -> Result<()> {
+    prctl::set_dumpable(false).context("cannot close ourselves to other processes")
+}
+
+/// Opens a device of the container, if it is the one that it should be. Its /dev may be a link that
+/// the container has changed since, and lead to a file of ours (/proc/self/fd/N), to a FIFO at which
+/// we would wait, or to a terminal that would become our controlling one.
+///
+/// All mounts of the container are `nodev` but those of our nodes and devpts, so a node of the right
+/// number that can be opened is ours.
+pub fn open_device(path: &str, number: libc::dev_t) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let device = openat2(AT_FDCWD, path, how)
+        .with_context(|| format!("cannot open {path} of the container"))?;
+    let stat = fstat(&device)?;
+    let is_node = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
+    ensure!(is_node && stat.st_rdev == number, "{path} of the container is another file");
+    fcntl(&device, FcntlArg::F_SETFL(OFlag::empty()))?; // to be waited at again
+    Ok(device)
 }
 
 /// Whether the caller sits at a terminal, for input and for output.
@@ -95,9 +125,13 @@ pub fn at_terminal() -> bool {
     stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
-fn close_on_exec_from(first: libc::c_uint) -> nix::Result<()> {
-    let flags = libc::CLOSE_RANGE_CLOEXEC;
-    // SAFETY: takes numbers only, and closes nothing now.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
-    Errno::result(result).map(drop)
+/// rt_sigaction(2), as libc's does not touch two signals that it has for itself. SIGKILL and SIGSTOP
+/// have no other action, and say so.
+fn default_action(signal: libc::c_int) {
+    // The kernel's struct sigaction: SIG_DFL, no flags, no restorer, an empty mask.
+    let (action, none) = ([0_u64; 4], std::ptr::null::<u64>());
+    // SAFETY: the action has the kernel's layout and outlives the call; a null old one is allowed.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), none, size_of::<u64>())
+    };
 }

@@ -110,9 +110,9 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
     let spec = json!({
         "ociVersion": "1.2.0",
         "hostname": hostname,
-        "root": { "path": rootfs },
+        "root": { "path": utf8(rootfs)? },
         "process": process(args, request, &hostname)?,
-        "mounts": mounts(args, request, namespaces),
+        "mounts": mounts(args, request, namespaces)?,
         "annotations": annotations(args, request),
         "linux": {
             "namespaces": Namespace::ALL
@@ -160,6 +160,7 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
     let most_files = most_files.min(524_288);
     let all: Vec<_> = caps::all().into_iter().map(|capability| capability.to_string()).collect();
     let capabilities = if args.privileged { json!(all) } else { json!(DEFAULT_CAPABILITIES) };
+    let core = getrlimit(Resource::RLIMIT_CORE)?.1.min(1);
     Ok(json!({
         "terminal": request.tty,
         "user": { "uid": 0, "gid": 0 },
@@ -174,13 +175,15 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
         },
         "rlimits": [
             { "type": "RLIMIT_NOFILE", "soft": most_files.min(1024), "hard": most_files },
-            // The host's core_pattern would be run for a core of ours, on the host.
-            { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
+            // The program in the host's core_pattern is run on the host for a core of ours, whatever
+            // the limit is; only 1 keeps the kernel from it (fs/coredump.c). A process that wants to
+            // can still lower it: what such a program reads it must not trust.
+            { "type": "RLIMIT_CORE", "soft": core, "hard": core },
         ],
     }))
 }
 
-fn mounts(args: &RunArgs, request: &Request, namespaces: Namespaces) -> Vec<Value> {
+fn mounts(args: &RunArgs, request: &Request, namespaces: Namespaces) -> Result<Vec<Value>> {
     let volumes = args.volume.iter().map(|v| Mount::bind(&v.source, &v.destination, v.read_only));
     request
         .image
@@ -198,14 +201,20 @@ fn mounts(args: &RunArgs, request: &Request, namespaces: Namespaces) -> Vec<Valu
                 _ => false,
             };
             mount.options.retain(|option| !(writable && option == "ro"));
-            json!({
-                "destination": mount.destination,
+            Ok(json!({
+                "destination": utf8(&mount.destination)?,
                 "type": mount.kind,
-                "source": mount.source,
+                "source": utf8(&mount.source)?,
                 "options": mount.options,
-            })
+            }))
         })
         .collect()
+}
+
+/// A path as text. It may be where a link leads, and so not as it was on the command line.
+fn utf8(path: &Path) -> Result<&str> {
+    let text = path.to_str();
+    text.with_context(|| format!("config.json is UTF-8, and {} is not", path.display()))
 }
 
 /// A layer as a mount: an overlay whose upper directory is left to us.

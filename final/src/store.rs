@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
-use step01_namespaces::{pidfd_open, pidfd_send_signal};
+use step01_namespaces::{pidfd_open, pidfd_send_signal, warn};
 
 /// What is known about a container beside its config.json; kept in `state.json`.
 #[derive(Serialize, Deserialize, Debug, Clone)]
@@ -55,10 +55,10 @@ pub struct Process {
 impl Process {
     /// The process with this number now.
     pub fn of(pid: Pid) -> Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
-            .with_context(|| format!("no process {pid}"))?;
-        // The name, field 2, may hold spaces and parentheses: count from its end.
-        let start_time = stat
+        let stat =
+            fs::read(format!("/proc/{pid}/stat")).with_context(|| format!("no process {pid}"))?;
+        // The name, field 2, is any bytes that the program likes: count from its end.
+        let start_time = String::from_utf8_lossy(&stat)
             .rsplit_once(')')
             .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
             .with_context(|| format!("cannot read /proc/{pid}/stat"))?;
@@ -80,22 +80,20 @@ impl Store {
         let base = if geteuid().is_root() {
             PathBuf::from("/run")
         } else {
-            let fallback = || format!("/tmp/container-workshop-{}", geteuid());
-            std::env::var("XDG_RUNTIME_DIR").unwrap_or_else(|_| fallback()).into()
+            // A relative path is invalid and to be ignored (XDG Base Directory Specification).
+            let given = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+            let fallback = || format!("/tmp/container-workshop-{}", geteuid()).into();
+            given.filter(|path| path.is_absolute()).unwrap_or_else(fallback)
         };
-        let path = base.join("container-workshop/containers");
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .with_context(|| format!("cannot make the state directory {}", path.display()))?;
-        // In /tmp another user could have been there first.
-        let owner = fs::metadata(&path)?.uid();
-        ensure!(
-            owner == geteuid().as_raw(),
-            "the state directory {} belongs to user {owner}, not to us",
-            path.display()
-        );
+        let ours = base.join("container-workshop");
+        let path = ours.join("containers");
+        for directory in [&base, &ours, &path] {
+            make_or_check(directory).with_context(|| {
+                let fix =
+                    if geteuid().is_root() { "" } else { " (XDG_RUNTIME_DIR can name another)" };
+                format!("cannot use {} for the state of containers{fix}", directory.display())
+            })?;
+        }
         Ok(Self(path))
     }
 
@@ -142,11 +140,15 @@ impl Store {
             fs::read_dir(&self.0).with_context(|| format!("cannot read {}", self.0.display()))?;
         for entry in entries {
             let path = entry?.path();
+            let state = State::load(&path).with_context(|| {
+                format!(
+                    "cannot use {}/state.json; if no container needs it, remove that directory",
+                    path.display()
+                )
+            })?;
             // One that is just being made or removed has no state.json: it is not there yet, or
             // no longer. What a killed runtime left of it is swept.
-            if let Ok(text) = fs::read_to_string(path.join("state.json")) {
-                let state = serde_json::from_str(&text)
-                    .with_context(|| format!("cannot read {}/state.json", path.display()))?;
+            if let Some(state) = state {
                 found.push(Container { path, state, lock: None, keep: true });
             }
         }
@@ -195,7 +197,8 @@ impl Store {
         for mut container in self.list()? {
             if container.is_stale() {
                 container.end_orphan()?;
-                container.finish(137)?; // what a shell says of a process that SIGKILL ended
+                // 137 is what a shell says of a process that SIGKILL ended.
+                container.finish(137).unwrap_or_else(|error| warn(&format!("{error:#}")));
             }
         }
         for entry in fs::read_dir(&self.0)? {
@@ -294,12 +297,17 @@ impl Container {
         self.save()
     }
 
-    /// Notes the exit status; the directory stays if it is not `--rm`.
+    /// Notes the exit status; the directory stays if it is not `--rm`. It goes as well if the note
+    /// cannot be written, or a full disk would stay full.
     pub fn finish(&mut self, status: u8) -> Result<()> {
         self.state.exited = Some(status);
         self.state.process = None;
-        self.keep = !self.state.rm;
-        if self.keep { self.save() } else { Ok(()) }
+        self.keep = false;
+        if !self.state.rm {
+            self.save()?;
+            self.keep = true;
+        }
+        Ok(())
     }
 
     /// Writes state.json under another name first: who reads it sees the old one or the new one.
@@ -318,14 +326,49 @@ impl Drop for Container {
         }
         match fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                eprintln!("cannot remove {}: {error}", self.path.display());
+                warn(&format!("cannot remove {}: {error}", self.path.display()));
             }
             _ => drop(self.lock.take()), // last, so that who waits for it finds nothing
         }
     }
 }
 
+/// A directory for us alone: in /tmp another user could have been there first.
+fn make_or_check(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(path)?;
+    ensure!(found.is_dir(), "it is not a directory");
+    ensure!(found.uid() == geteuid().as_raw(), "it belongs to user {}, not to us", found.uid());
+    Ok(())
+}
+
 impl State {
+    /// Reads state.json in the directory, if it is there.
+    fn load(directory: &Path) -> Result<Option<Self>> {
+        let text = match fs::read(directory.join("state.json")) {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                return Ok(None);
+            }
+            text => text?,
+        };
+        let name = directory.file_name().unwrap_or_default();
+        Self::parse(&text, &name.to_string_lossy()).map(Some)
+    }
+
+    /// Reads and checks the text of the state.json of container `id`.
+    pub fn parse(text: &[u8], id: &str) -> Result<Self> {
+        let state: Self = serde_json::from_slice(text)?;
+        let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        ensure!(is_id && state.id == id, "its id is not the directory's name");
+        parse_name(&state.name)?;
+        Ok(state)
+    }
+
     /// The state of a container that is about to be made.
     pub fn new(
         id: String,

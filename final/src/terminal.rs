@@ -5,20 +5,22 @@
 //! we copy bytes between the pair's master side and the user.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Write as _, stdin, stdout};
+use std::io::{self, IsTerminal as _, Read as _, Write as _, stderr, stdin, stdout};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
+use nix::sys::stat::makedev;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
-use step01_namespaces::{Child, Signals};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
+use step01_namespaces::{Child, Signals, warn};
 use step03_rootfs::{Root, sys};
+
+use crate::process::{Process, open_device};
 
 /// The child's side: opens a new terminal in the container and makes it the standard input,
 /// output and error and the controlling terminal of this process, a session leader. Returns the
@@ -26,8 +28,7 @@ use step03_rootfs::{Root, sys};
 // ANCHOR: open
 pub fn open_in_container() -> Result<OwnedFd> {
     let size = window_size(stdin().as_fd());
-    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let master = open("/dev/pts/ptmx", flags, Mode::empty())
+    let master = open_device("/dev/pts/ptmx", makedev(5, 2))
         .context("cannot open a terminal in the container")?;
     let slave = unlock_and_open_slave(master.as_fd()).context("cannot open the terminal")?;
     if let Some(size) = size {
@@ -42,9 +43,28 @@ pub fn open_in_container() -> Result<OwnedFd> {
 }
 // ANCHOR_END: open
 
-/// Makes /dev/console the container's terminal, as docker does: init systems write there.
+/// The child's side of a container without a terminal: takes the user's away from it. Whoever has a
+/// terminal open to write to it can also read from it what the user types. So the program writes to
+/// a pipe, as with docker. Returns the end that is for the parent, if there was a terminal.
+pub fn hide_users_terminal() -> Result<Option<OwnedFd>> {
+    let (output, errors) = (stdout().is_terminal(), stderr().is_terminal());
+    if !output && !errors {
+        return Ok(None);
+    }
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+    if output {
+        dup2_stdout(&writer)?;
+    }
+    if errors {
+        dup2_stderr(&writer)?;
+    }
+    Ok(Some(reader))
+}
+
+/// Makes /dev/console the container's terminal, as docker does: init systems write there. It is the
+/// one that we have open, not what is found at /dev/pts/0 (CVE-2025-52565).
 pub fn bind_console(root: &Root) -> Result<()> {
-    let terminal = sys::open_tree(Path::new("/dev/pts/0"), false)?;
+    let terminal = sys::open_tree_at(stdin().as_fd())?;
     let place = root.file(Path::new("/dev/console"))?;
     sys::move_mount(terminal.as_fd(), place.as_fd()).context("cannot put /dev/console in place")
 }
@@ -70,15 +90,28 @@ impl RawMode {
 impl Drop for RawMode {
     fn drop(&mut self) {
         if let Err(error) = tcsetattr(stdin(), SetArg::TCSADRAIN, &self.0) {
-            eprintln!("cannot restore the terminal: {error}; type: stty sane");
+            warn(&format!("cannot restore the terminal: {error}; type: stty sane"));
         }
     }
 }
 
-/// The parent's side: copies between the user and the container's terminal until the program
-/// ends, and returns its exit status. `input`: whether our standard input goes in.
+/// The parent's side: copies between the user and the container's terminal, or from its pipe, until
+/// the program ends, and returns its exit status.
 // ANCHOR: relay
-pub fn relay(child: &mut Child, master: OwnedFd, input: bool, signals: &Signals) -> Result<u8> {
+pub fn relay(
+    child: &mut Child,
+    master: OwnedFd,
+    process: &Process,
+    signals: &Signals,
+) -> Result<u8> {
+    let input = process.terminal && process.interactive;
+    let to_errors = !process.terminal && !stdout().is_terminal();
+    let out = if to_errors {
+        stderr().as_fd().try_clone_to_owned()
+    } else {
+        stdout().as_fd().try_clone_to_owned()
+    };
+    let mut out = File::from(out?);
     let _raw = if input { RawMode::enter()? } else { None };
     // Neither side may block us: a program that does not read must not keep us from writing out.
     let mut master = File::from(master);
@@ -114,7 +147,7 @@ pub fn relay(child: &mut Child, master: OwnedFd, input: bool, signals: &Signals)
         }
         if output {
             send(&mut master, &mut pending)?;
-            output = copy_out(&mut master)?;
+            output = copy_out(&mut master, &mut out, ended)?;
         }
         pass_on_signals(child, signals, master.as_fd())?;
         if ended {
@@ -164,24 +197,24 @@ fn send(master: &mut File, pending: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// Shows all that the program has written so far; false when its terminal is closed (EIO).
-fn copy_out(master: &mut File) -> Result<bool> {
+/// Shows what the program has written; false when its terminal is closed (EIO), or its pipe.
+///
+/// A piece at a time, as who writes for ever must not keep us from a Ctrl-C. At its end all that is in
+/// the pipe or terminal, which is less than a mebibyte: what it has left behind may still be writing.
+fn copy_out(master: &mut File, out: &mut File, ended: bool) -> Result<bool> {
     let mut buffer = [0; 16 * 1024];
-    loop {
+    for _ in 0..if ended { 64 } else { 1 } {
         match master.read(&mut buffer) {
             Ok(0) => return Ok(false),
             Ok(len) => {
-                let mut out = stdout().lock();
-                out.write_all(&buffer[..len])
-                    .and_then(|()| out.flush())
-                    .context("cannot write to the standard output")?;
+                out.write_all(&buffer[..len]).context("cannot write to the standard output")?;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if is_momentary(&error) => return Ok(true),
+            Err(error) if is_momentary(&error) => break,
             Err(error) if error.raw_os_error() == Some(libc::EIO) => return Ok(false),
             Err(error) => return Err(error).context("cannot read the container's terminal"),
         }
     }
+    Ok(true)
 }
 
 fn is_momentary(error: &io::Error) -> bool {

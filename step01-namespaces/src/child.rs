@@ -14,7 +14,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
-use crate::{Channel, Failure, Message, Namespace, Namespaces, Signals, write_id_maps};
+use crate::{
+    Channel, Failure, Message, Namespace, Namespaces, Signals, caller, see, warn, write_id_maps,
+};
 
 /// What the child's set-up hands over: the program to become, and the container's terminal.
 #[derive(Debug)]
@@ -23,11 +25,15 @@ pub struct Prepared {
     pub command: Command,
     /// Sent to the parent with [`Message::Ready`].
     pub terminal: Option<OwnedFd>,
+    /// Whether all files but input, output and errors are closed before the program is looked up.
+    /// Close-on-exec comes after that, so a link to /proc/self/fd/N could still lead through them
+    /// (CVE-2024-21626).
+    pub only_stdio: bool,
 }
 
 impl From<Command> for Prepared {
     fn from(command: Command) -> Self {
-        Self { command, terminal: None }
+        Self { command, terminal: None, only_stdio: false }
     }
 }
 
@@ -147,14 +153,22 @@ impl Child {
                 result => break result.context("cannot wait for the container")?,
             }
         };
-        let status = match ended {
-            WaitStatus::Exited(_, code) => code.to_le_bytes()[0],
-            WaitStatus::Signaled(_, signal, _) => 128 + (signal as i32).to_le_bytes()[0],
-            other => bail!("unexpected wait status {other:?}"),
-        };
+        let status = exit_status(ended)?;
         self.status = Some(status);
         Ok(status)
     }
+}
+
+/// A process that ends by itself has a status of 8 bits; one that a signal ends has none, and
+/// 128+n is what shells made of signal n (sh(1p), "Exit Status").
+pub fn exit_status(ended: WaitStatus) -> Result<u8> {
+    // ANCHOR: ex-1.5
+    Ok(match ended {
+        WaitStatus::Exited(_, code) => code.to_le_bytes()[0],
+        WaitStatus::Signaled(_, signal, _) => 128 + (signal as i32).to_le_bytes()[0],
+        other => bail!("unexpected wait status {other:?}"),
+    })
+    // ANCHOR_END: ex-1.5
 }
 
 impl AsFd for Child {
@@ -169,7 +183,7 @@ impl Drop for Child {
         if self.status.is_none() {
             let ended = self.kill(Signal::SIGKILL).and_then(|()| self.reap());
             if let Err(error) = ended {
-                eprintln!("cannot end the container's first process: {error:#}");
+                warn(&format!("cannot end the container's first process: {error:#}"));
             }
         }
     }
@@ -192,17 +206,22 @@ fn prepare_and_exec<P: Into<Prepared>>(
     setup: impl FnOnce() -> Result<P>,
 ) -> Failure {
     let prepare = || -> Result<Command> {
+        // ANCHOR: ex-1.2
         // If the parent is killed, so are we. Should it be dead already, end of file says so.
         prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie the child to its parent")?;
         let Some(Message::Go) = channel.receive()? else { bail!("the parent went away") };
-        let Prepared { command, terminal } = setup()?.into();
+        // ANCHOR_END: ex-1.2
+        let Prepared { command, terminal, only_stdio } = setup()?.into();
         channel.send(&Message::Ready(terminal))?;
+        if only_stdio {
+            channel.close_all_others().context("cannot close the files of the host")?;
+        }
         Ok(command)
     };
     match prepare() {
         Ok(mut command) => {
-            // The parent's signals are blocked in its copy too, and an exec keeps that. (SIGPIPE,
-            // which Rust ignores, command.exec() gives its default action again.)
+            caller::restore_for_exec();
+            // The parent's signals are blocked in its copy too, and an exec keeps that.
             if let Err(errno) = SigSet::empty().thread_set_mask() {
                 return Failure::from(anyhow!(errno).context("cannot unblock signals"));
             }
@@ -233,9 +252,11 @@ fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Option
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     if let Some(directory) = cgroup {
+        // ANCHOR: ex-2.3
         // The child is born in its cgroup: not an instant outside its limits.
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = directory.as_raw_fd() as u64;
+        // ANCHOR_END: ex-2.3
     }
     // SAFETY: args outlives the call and has the size passed. Without CLONE_VM and with no stack
     // the child runs on in a copy of this memory; spawn() demands that there is one thread only.
@@ -273,7 +294,15 @@ pub(crate) fn explain_clone(namespaces: Namespaces, errno: Errno) -> anyhow::Err
         Errno::EBUSY => "the cgroup has controllers enabled for children, so it takes no process",
         _ => "unexpected",
     };
-    anyhow!("cannot make the new namespaces: {} ({why})", io::Error::from(errno))
+    let check = match errno {
+        Errno::ENOSYS => "kernel",
+        Errno::EAGAIN => "limits",
+        Errno::EBUSY => "cgroup-delegation",
+        _ if user => "userns",
+        _ => "namespaces",
+    };
+    let error = io::Error::from(errno);
+    anyhow!("cannot make the new namespaces: {error} ({why}){}", see(check))
 }
 
 /// pidfd_open(2): a process by its number; readable when it has ended.

@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::unistd::{Pid, Uid, User, getegid, geteuid};
+
+use crate::see;
 
 /// Whether we are in a user namespace other than the first one, where every id is itself.
 #[must_use]
@@ -31,17 +33,25 @@ pub fn write_id_maps(pid: Pid) -> Result<()> {
         run_helper("/usr/bin/newuidmap", pid, uid, &uids)?;
         return run_helper("/usr/bin/newgidmap", pid, gid, &gids);
     }
+    map_one_id(pid, uid, gid)
+}
+
+/// A map of one id: inside 0, outside `uid`, and the same for the group.
+pub fn map_one_id(pid: Pid, uid: u32, gid: u32) -> Result<()> {
+    // ANCHOR: ex-1.3
     // A group may be there to keep its members *out* of a file (mode 0604). So that nobody
     // sheds a group this way, the kernel wants setgroups(2) denied before it takes a gid map.
     let proc = format!("/proc/{pid}");
     write(&format!("{proc}/setgroups"), "deny")?;
     write(&format!("{proc}/uid_map"), &format!("0 {uid} 1"))?;
     write(&format!("{proc}/gid_map"), &format!("0 {gid} 1"))
+    // ANCHOR_END: ex-1.3
 }
 // ANCHOR_END: maps
 
 fn write(path: &str, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {text:?} to {path}"))
+    fs::write(path, text)
+        .map_err(|error| anyhow!("cannot write {text:?} to {path}: {error}{}", see("userns")))
 }
 
 /// The first range of our user in `file`, as (first id, count) in decimal (subuid(5)).
@@ -66,8 +76,9 @@ fn run_helper(helper: &str, pid: Pid, ours: u32, (first, count): &(String, Strin
     ensure!(
         output.status.success(),
         "{helper} refused the ids {first}+{count}: {}; it must be setuid root and the range must \
-         be ours in /etc/subuid and /etc/subgid",
-        String::from_utf8_lossy(&output.stderr).trim()
+         be ours in /etc/subuid and /etc/subgid{}",
+        String::from_utf8_lossy(&output.stderr).trim(),
+        see("id-range")
     );
     Ok(())
 }

@@ -14,9 +14,11 @@
 //! | [`child`](Child) | one clone, then parent and child in step with each other until exec |
 //! | [`message`](Message) | all that parent and child ever say to each other |
 //! | [`idmap`](write_id_maps) | who is root in a user namespace |
-//! | [`failure`](Failure) | errors that carry docker's exit statuses |
+//! | [`failure`](Failure) | errors that carry docker's exit statuses, and what is printed |
+//! | `caller` | umask and ignored signals: not to be inherited |
 
 mod args;
+mod caller;
 mod child;
 mod failure;
 mod idmap;
@@ -25,9 +27,9 @@ mod namespace;
 mod signals;
 
 pub use args::{Args, Program, parse_hostname};
-pub use child::{Child, Prepared, pidfd_open, pidfd_send_signal};
-pub use failure::{Failure, exit, parse};
-pub use idmap::{in_user_namespace, write_id_maps};
+pub use child::{Child, Prepared, exit_status, pidfd_open, pidfd_send_signal};
+pub use failure::{Failure, exit, parse, printable, say, see, warn};
+pub use idmap::{in_user_namespace, map_one_id, write_id_maps};
 pub use message::{Channel, Message};
 pub use namespace::{Namespace, Namespaces};
 pub use signals::Signals;

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
 use anyhow::{Context as _, Result, bail};
 use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
     sendmsg, socketpair,
@@ -44,6 +45,21 @@ impl Channel {
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
                 .context("cannot make a socket pair")?;
         Ok((Self(a), Self(b)))
+    }
+
+    /// Closes every file of this process but input, output, errors and this channel.
+    ///
+    /// Only for a child before its exec: nothing there is dropped any more, so no file descriptor
+    /// that another value believes to own is used again.
+    pub(crate) fn close_all_others(&self) -> nix::Result<()> {
+        let own = self.0.as_raw_fd().cast_unsigned();
+        for (first, last) in [(3, own - 1), (own + 1, u32::MAX)] {
+            if first <= last {
+                // SAFETY: takes numbers only. What it closes is not used after it, see above.
+                Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+            }
+        }
+        Ok(())
     }
 
     /// Sends one message.

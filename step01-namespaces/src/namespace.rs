@@ -62,6 +62,7 @@ impl Namespace {
     // ANCHOR: flags
     #[must_use]
     pub fn flag(self) -> i32 {
+        // ANCHOR: ex-1.1
         match self {
             Self::Mnt => libc::CLONE_NEWNS, // the first one, from 2002: "the" new namespace
             Self::Uts => libc::CLONE_NEWUTS,
@@ -72,6 +73,7 @@ impl Namespace {
             Self::Cgroup => libc::CLONE_NEWCGROUP,
             Self::Time => 0x80, // CLONE_NEWTIME: clone(2) reads this bit as part of a signal, clone3 does not
         }
+        // ANCHOR_END: ex-1.1
     }
     // ANCHOR_END: flags
 
@@ -82,13 +84,13 @@ impl Namespace {
     }
 }
 
-/// A set of namespaces to be made.
+/// A set of namespaces to be made: one bit for each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Namespaces(i32);
+pub struct Namespaces(u8);
 
 impl FromIterator<Namespace> for Namespaces {
     fn from_iter<I: IntoIterator<Item = Namespace>>(namespaces: I) -> Self {
-        Self(namespaces.into_iter().fold(0, |flags, namespace| flags | namespace.flag()))
+        Self(namespaces.into_iter().fold(0, |set, namespace| set | 1 << namespace as u8))
     }
 }
 
@@ -96,7 +98,7 @@ impl Namespaces {
     /// Whether `namespace` is one of them.
     #[must_use]
     pub fn contains(self, namespace: Namespace) -> bool {
-        self.0 & namespace.flag() != 0
+        self.0 & 1 << namespace as u8 != 0
     }
 
     /// The flags for clone3(2): all but the cgroup namespace's.
@@ -105,8 +107,10 @@ impl Namespaces {
     /// clone that would be the parent's cgroup, so the child makes this one itself, when it is in
     /// the container's cgroup: see [`Namespaces::set_up`].
     pub(crate) fn clone_flags(self) -> u64 {
-        let flags = self.0 & !libc::CLONE_NEWCGROUP;
-        u64::from(flags.cast_unsigned())
+        Namespace::ALL
+            .into_iter()
+            .filter(|&namespace| self.contains(namespace) && namespace != Namespace::Cgroup)
+            .fold(0, |flags, namespace| flags | u64::from(namespace.flag().cast_unsigned()))
     }
 
     /// The child's side: gives the new namespaces what they should start with.
@@ -120,9 +124,11 @@ impl Namespaces {
             unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|errno| explain_clone(self, errno))?;
         }
         if self.contains(Namespace::Mnt) {
+            // ANCHOR: ex-1.4
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
                 .context("cannot make the mounts below / private")?;
+            // ANCHOR_END: ex-1.4
         }
         if self.contains(Namespace::Uts) {
             sethostname(hostname)

@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::caller::is_ignored;
+
 /// What a user or another program sends to ask something of the container.
 const FORWARDED: [Signal; 8] = [
     Signal::SIGHUP,
@@ -37,7 +39,9 @@ pub struct Arrived {
 impl Signals {
     /// Blocks them. Call it before anything is made that must be cleaned up.
     pub fn block() -> Result<Self> {
-        let set: SigSet = FORWARDED.into_iter().collect();
+        // What we are to ignore (nohup(1) ignores SIGHUP) is not passed on either. Blocked, it would
+        // arrive here all the same.
+        let set: SigSet = FORWARDED.into_iter().filter(|&signal| !is_ignored(signal)).collect();
         set.thread_block().context("cannot block signals")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self(SignalFd::with_flags(&set, flags).context("cannot make a signalfd")?))

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use colored::Colorize as _;
 use nix::unistd::{AccessFlags, Pid, access};
+use step01_namespaces::{say, see, warn};
 
 use crate::group::{Group, PARENT};
+use crate::hierarchy::read;
 use crate::limits::show_bytes;
 use crate::settings::settings;
 use crate::{Hierarchy, Limits, Setting, Usage, Version, hierarchies};
@@ -84,9 +86,10 @@ impl Cgroup {
             None => Ok(cgroup),
             Some(s) => bail!(
                 "cannot limit --{}: this kernel has no {} controller, or none is mounted (see \
-                 /proc/cgroups)",
+                 /proc/cgroups){}",
                 s.option,
-                s.controller
+                s.controller,
+                see("cgroup-delegation")
             ),
         }
     }
@@ -172,11 +175,9 @@ impl Cgroup {
 
     /// The cgroup that the process is in, for one more to join: not ours to remove.
     pub fn of(pid: Pid) -> Result<Self> {
-        let read =
-            |path: String| fs::read_to_string(&path).with_context(|| format!("cannot read {path}"));
-        let mountinfo = read("/proc/self/mountinfo".into())?;
-        let own = crate::parse(&mountinfo, &read("/proc/self/cgroup".into())?);
-        let wanted = crate::parse(&mountinfo, &read(format!("/proc/{pid}/cgroup"))?);
+        let mountinfo = read("/proc/self/mountinfo")?;
+        let own = crate::parse(&mountinfo, &read("/proc/self/cgroup")?);
+        let wanted = crate::parse(&mountinfo, &read(&format!("/proc/{pid}/cgroup"))?);
         // Where it is in the same group as we are, so will our child be.
         let wanted: Vec<_> = wanted.into_iter().filter(|h| !own.contains(h)).collect();
         let version = wanted.first().map_or(Version::V2, |hierarchy| hierarchy.version);
@@ -205,7 +206,8 @@ impl Cgroup {
         if usage.oom_kills > Some(0) && usage.over_limit != Some(0) {
             let peak = usage.memory_peak.map(|peak| format!(", peak {}", show_bytes(peak)));
             let peak = peak.unwrap_or_default();
-            eprintln!("{} over its memory limit of {limit}{peak}", "killed:".red().bold());
+            let text = format!("over its memory limit of {limit}{peak}");
+            say("killed:".red().bold(), &text);
         }
     }
 
@@ -224,7 +226,7 @@ impl Drop for Cgroup {
         self.groups.sort_by_key(|group| !group.can_freeze());
         for group in &self.groups {
             if let Err(error) = group.remove() {
-                eprintln!("cannot clean up the cgroup: {error:#}");
+                warn(&format!("cannot clean up the cgroup: {error:#}"));
             }
         }
     }
@@ -379,15 +381,18 @@ fn undelegated(own: &Path) -> String {
     format!("the cgroup {} is not ours to write; {}", own.display(), delegate_hint())
 }
 
-fn delegate_hint() -> &'static str {
+fn delegate_hint() -> String {
     "have systemd delegate one (systemd-run --user --scope -p Delegate=yes COMMAND), or run as root"
+        .to_owned()
+        + &see("cgroup-delegation")
 }
 
 fn explain_v1(error: &io::Error, parent: &Path, wanted: Option<&Setting>) -> anyhow::Error {
     let hint = if is_denied(error) {
-        "; cgroup version 1 cannot be delegated safely, so limits take root here"
+        "; cgroup version 1 cannot be delegated safely, so limits take root here".to_owned()
+            + &see("cgroup-delegation")
     } else {
-        ""
+        String::new()
     };
     let what = wanted.map_or_else(String::new, |s| format!("cannot limit --{}: ", s.option));
     anyhow!("{what}cannot make a cgroup in {}: {error}{hint}", parent.display())

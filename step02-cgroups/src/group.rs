@@ -54,7 +54,10 @@ impl Group {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let _ = fs::remove_dir(&path); // nobody owns it yet
+                    return Err(error);
+                }
             }
         }
     }

@@ -4,7 +4,7 @@
 //! all. Many hosts of the years between have both, the "hybrid": then each controller is in one
 //! of them only, whichever took it first.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -34,9 +34,13 @@ pub struct Hierarchy {
 
 /// What is mounted here.
 pub fn hierarchies() -> Result<Vec<Hierarchy>> {
-    let read =
-        |path: &str| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
     Ok(parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
+}
+
+/// Reads a file in which others have named things, mounts or cgroups, maybe not in UTF-8.
+pub(crate) fn read(path: &str) -> Result<String> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {path}"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Finds the hierarchies in the texts of /proc/self/mountinfo (proc_pid_mountinfo(5)) and
@@ -79,8 +83,9 @@ fn parse_line(line: &str, cgroup: &str) -> Option<Hierarchy> {
     };
     // Inside a container the mount may begin at a place deep in the host's tree. A path that is
     // not below it, or leads up from a cgroup namespace's root, cannot be seen: use the top.
-    let below = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(""));
-    let below = if below.starts_with("..") { Path::new("") } else { below };
+    let is_below =
+        |path: &&Path| path.components().all(|part| matches!(part, Component::Normal(_)));
+    let below = Path::new(path).strip_prefix(&root).ok().filter(is_below).unwrap_or(Path::new(""));
     let mount = PathBuf::from(mount);
     let own = mount.join(below).components().collect(); // without a slash at the end
     let nsdelegate = options.split(',').any(|option| option == "nsdelegate");
@@ -108,13 +113,14 @@ fn lines(cgroup: &str) -> impl Iterator<Item = (&str, &str)> {
 fn unescape(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| first == b'\\')
-        {
-            Some(byte) => (bytes.push(byte), rest = &tail[3..]).1,
-            None => (bytes.push(first), rest = tail).1,
-        }
+    while let Some((&(mut first), tail)) = rest.split_first() {
+        (first, rest) = match tail {
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] if first == b'\\' => {
+                ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), tail)
+            }
+            _ => (first, tail),
+        };
+        bytes.push(first);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -166,6 +172,9 @@ mod tests {
     #[test]
     fn nonsense_is_passed_over() {
         assert_eq!(parse("\n - \na b - cgroup2\n1 2 3 4 5 - cgroup x", "::\n0\n"), []);
-        assert_eq!(unescape(r"/a\040b\9\04"), r"/a b\9\04");
+        // Found by fuzzing: an empty root, below which every path is.
+        let found = parse("1 2 0:3  /m rw - cgroup2 c rw", "0::/etc");
+        assert_eq!(found[0].own.to_str(), Some("/m/"));
+        assert_eq!(unescape(r"/a\040b\9\04\+40"), r"/a b\9\04\+40");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Error, Result, ensure};
@@ -21,7 +22,7 @@ pub struct Args {
 
     /// Most processes (and threads)
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=MOST_PIDS))]
     pub pids: Option<u64>,
 
     /// The processors that it may run on: 0-2,4
@@ -37,6 +38,9 @@ impl Args {
         Limits { memory, cpus, pids, cpuset }
     }
 }
+
+/// The kernel's `PID_MAX_LIMIT`, of a 64-bit machine: a cgroup takes no higher limit.
+pub const MOST_PIDS: u64 = 4 << 20;
 
 /// The limits of a cgroup; `None` is no limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,9 +63,11 @@ impl Memory {
     /// docker's least, 6 MiB: below it the container's own set-up would not fit.
     pub const LEAST: u64 = 6 << 20;
 
-    /// An amount of at least [`Memory::LEAST`] bytes.
+    /// An amount of at least [`Memory::LEAST`] bytes. The kernel counts in an `i64`, as config.json
+    /// does.
     pub fn new(bytes: u64) -> Result<Self> {
         ensure!(bytes >= Self::LEAST, "{bytes} bytes are too little: a container needs 6m");
+        ensure!(i64::try_from(bytes).is_ok(), "{bytes} bytes are too much: no host has that");
         Ok(Self(bytes))
     }
 
@@ -163,7 +169,7 @@ impl FromStr for Cpus {
 
 fn online_cpus() -> usize {
     let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    cpus_in(online.trim()).map_or(0, |cpus| cpus.len())
+    cpus_in(online.trim()).unwrap_or_default().into_iter().flatten().count()
 }
 
 /// A list of processors, as `0-2,4`.
@@ -179,8 +185,11 @@ impl FromStr for Cpuset {
         let online = fs::read_to_string("/sys/devices/system/cpu/online")?;
         let online = online.trim();
         let there = cpus_in(online).unwrap_or_default();
-        let missing = wanted.iter().find(|cpu| !there.contains(cpu));
-        ensure!(missing.is_none(), "this host has the processors {online}, so not {text}");
+        let missing = |cpu| !there.iter().any(|range| range.contains(&cpu));
+        ensure!(
+            !wanted.into_iter().flatten().any(missing),
+            "this host has the processors {online}, so not {text}"
+        );
         Ok(Self(text.to_owned()))
     }
 }
@@ -191,15 +200,16 @@ impl fmt::Display for Cpuset {
     }
 }
 
-/// The numbers in a list such as `0-2,4`; `None` if it is not one.
-fn cpus_in(list: &str) -> Option<Vec<u16>> {
-    let mut cpus = Vec::new();
-    for part in list.split(',') {
+/// The ranges in a list such as `0-2,4`; `None` if it is not one. They are not written out: each
+/// could be 65536 numbers.
+fn cpus_in(list: &str) -> Option<Vec<RangeInclusive<u16>>> {
+    let number = |text: &str| text.parse().ok().filter(|_| !text.starts_with('+'));
+    let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
-        cpus.extend((first <= last).then_some(first..=last)?);
-    }
-    Some(cpus)
+        let range = number(first)?..=number(last)?;
+        (!range.is_empty()).then_some(range)
+    };
+    list.split(',').map(range).collect()
 }
 
 #[cfg(test)]
@@ -211,7 +221,17 @@ mod tests {
         for (text, bytes) in [("6291456", 6 << 20), ("64M", 64 << 20), ("1g", 1 << 30)] {
             assert_eq!(text.parse::<Memory>().unwrap().bytes(), bytes);
         }
-        for bad in ["", "m", "-1m", "1.5g", "64x", "5m", "99999999999999999999", "20000000000g"] {
+        for bad in [
+            "",
+            "m",
+            "-1m",
+            "1.5g",
+            "64x",
+            "5m",
+            "99999999999999999999",
+            "20000000000g",
+            "8589934592g",
+        ] {
             assert!(bad.parse::<Memory>().is_err(), "{bad}");
         }
         assert_eq!(show_bytes(64 << 20), "64 MiB");
@@ -226,7 +246,7 @@ mod tests {
             assert!(bad.parse::<Cpus>().is_err(), "{bad}");
         }
         assert!("0".parse::<Cpuset>().is_ok());
-        for bad in ["", "a", "1-0", "0-", "65535", "0,,1", "-1"] {
+        for bad in ["", "a", "1-0", "0-", "65535", "0,,1", "-1", "+0"] {
             assert!(bad.parse::<Cpuset>().is_err(), "{bad}");
         }
     }

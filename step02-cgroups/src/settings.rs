@@ -28,13 +28,14 @@ pub struct Setting {
 /// The settings for these limits, in the order in which they must be written.
 #[must_use]
 // ANCHOR: settings
-pub(crate) fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
+pub fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
     let mut settings = Vec::new();
     let mut set = |option, controller, file, value: String| {
         settings.push(Setting { option, controller, file, value, optional: false });
     };
     match version {
         Version::V2 => {
+            // ANCHOR: ex-2.1
             if let Some(memory) = limits.memory {
                 set("memory", "memory", "memory.max", memory.bytes().to_string());
                 set("memory", "memory", "memory.swap.max", "0".into());
@@ -48,6 +49,7 @@ pub(crate) fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
             if let Some(cpuset) = &limits.cpuset {
                 set("cpuset", "cpuset", "cpuset.cpus", cpuset.to_string());
             }
+            // ANCHOR_END: ex-2.1
         }
         Version::V1 => {
             if let Some(memory) = limits.memory {

@@ -28,17 +28,19 @@ impl Usage {
     /// Takes what is to be had in a group's directory. Version 1 has a directory for each
     /// controller, so it is called once for each.
     // ANCHOR: usage
-    pub(crate) fn read(&mut self, group: &Path) {
+    pub fn read(&mut self, group: &Path) {
         let read = |file: &str| fs::read_to_string(group.join(file)).ok();
         let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
         let entry = |file: &str, key: &str| find(&read(file)?, key);
 
+        // ANCHOR: ex-2.2
         self.memory = self.memory.or_else(|| number("memory.current"));
         self.memory = self.memory.or_else(|| number("memory.usage_in_bytes"));
         self.memory_peak = self.memory_peak.or_else(|| number("memory.peak"));
         self.memory_peak = self.memory_peak.or_else(|| number("memory.max_usage_in_bytes"));
         self.oom_kills = self.oom_kills.or_else(|| entry("memory.events", "oom_kill"));
         self.oom_kills = self.oom_kills.or_else(|| entry("memory.oom_control", "oom_kill"));
+        // ANCHOR_END: ex-2.2
         self.over_limit = self.over_limit.or_else(|| entry("memory.events.local", "oom"));
         self.cpu = self.cpu.or_else(|| entry("cpu.stat", "usage_usec"));
         self.cpu =

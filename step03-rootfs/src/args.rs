@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use step01_namespaces::{Namespace, Namespaces};
 
 use crate::{Image, MASKED_PATHS, Mount, READONLY_PATHS, Rootfs, default_mounts};
@@ -78,7 +78,8 @@ impl Volume {
             "{source:?} is a name, and named volumes are not there yet: give a path"
         );
         let source = std::fs::canonicalize(source)
-            .with_context(|| format!("no such file or directory on the host: {source}"))?;
+            // In one piece: clap shows the outermost text only.
+            .map_err(|error| anyhow!("cannot take {source:?} from the host: {error}"))?;
         let destination = parse_inside(destination)?;
         ensure!(destination != Path::new("/"), "a volume cannot be mounted on /");
         Ok(Self { source, destination, read_only })
@@ -88,11 +89,9 @@ impl Volume {
 /// Reads a path inside the container: absolute, and with no `..` that would make it mean another.
 pub fn parse_inside(path: &str) -> Result<PathBuf> {
     ensure!(path.starts_with('/'), "{path:?} must be an absolute path in the container");
-    let path = Path::new(path);
     ensure!(
-        !path.components().any(|part| part == Component::ParentDir),
-        "{} must not contain ..",
-        path.display()
+        !Path::new(path).components().any(|part| part == Component::ParentDir),
+        "{path:?} must not contain .."
     );
-    Ok(path.to_owned())
+    Ok(path.into())
 }

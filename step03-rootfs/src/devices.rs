@@ -1,11 +1,11 @@
 //! /dev: exactly the nodes that docker gives a container.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
+use nix::unistd::symlinkat;
 use step01_namespaces::in_user_namespace;
 
 use crate::{Root, sys};
@@ -19,6 +19,9 @@ const NODES: [(&str, u64, u64); 6] = [
     ("urandom", 1, 9),
     ("tty", 5, 0),
 ];
+
+/// The place of null in them.
+pub(crate) const NULL: usize = 0;
 
 /// Where programs look for what belongs to themselves.
 const LINKS: [(&str, &str); 6] = [
@@ -57,14 +60,15 @@ pub(crate) fn open_nodes(area: &Path) -> Result<Vec<OwnedFd>> {
 
 /// From the container's view: fills the fresh tmpfs on /dev.
 pub(crate) fn attach_nodes(nodes: &[OwnedFd], root: &Root) -> Result<()> {
-    let dev = Path::new("/dev");
+    let path = Path::new("/dev");
     for ((name, ..), node) in NODES.iter().zip(nodes) {
-        let place = root.file(&dev.join(name))?;
+        let place = root.file(&path.join(name))?;
         sys::move_mount(node.as_fd(), place.as_fd())
             .with_context(|| format!("cannot put /dev/{name} into its place"))?;
     }
+    let dev = root.directory(path)?;
     for (target, name) in LINKS {
-        symlink(target, dev.join(name)).with_context(|| format!("cannot link /dev/{name}"))?;
+        symlinkat(target, &dev, name).with_context(|| format!("cannot link /dev/{name}"))?;
     }
     Ok(())
 }

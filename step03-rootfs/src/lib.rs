@@ -30,4 +30,5 @@ pub use args::{Args, Volume, parse_inside};
 pub use image::{Image, Layer, write_skeleton};
 pub use mount::{Mount, default_mounts};
 pub use root::Root;
-pub use rootfs::{MASKED_PATHS, READONLY_PATHS, Rootfs};
+pub use rootfs::{MASKED_PATHS, READONLY_PATHS, Rootfs, mask, pivot};
+pub use staging::overlay;

@@ -1,10 +1,11 @@
 //! A mount, in the shape that it has in OCI's config.json and in fstab(5).
 
+use std::io::{Error, ErrorKind};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
-use step01_namespaces::{Namespace, Namespaces, in_user_namespace};
+use step01_namespaces::{Namespace, Namespaces, in_user_namespace, see};
 
 use crate::root::is_directory;
 use crate::{Root, sys};
@@ -51,7 +52,7 @@ impl Mount {
     /// Makes the mount, attached to nothing yet. The source is the host's: do it before the pivot.
     pub fn open(&self) -> Result<OwnedFd> {
         let (attributes, data) = self.parse_options();
-        let open = || -> std::io::Result<OwnedFd> {
+        let open = || -> Result<OwnedFd, Error> {
             if self.kind == "bind" {
                 let recursive = self.options.iter().any(|option| option == "rbind");
                 let tree = sys::open_tree(&self.source, recursive)?;
@@ -102,18 +103,23 @@ impl Mount {
         (attributes, data)
     }
 
-    fn hint(&self, error: &std::io::Error) -> &'static str {
-        match (self.kind.as_str(), error.kind()) {
-            ("bind", std::io::ErrorKind::NotFound) => " (the source must exist on the host)",
-            ("proc" | "sysfs", std::io::ErrorKind::PermissionDenied) => {
-                " (in a user namespace the kernel gives a new one only to those who already see \
-                 the whole of the old one: inside another container, that one must be privileged)"
-            }
-            (_, error) if error.to_string().contains("no such device") => {
-                " (this kernel does not have that file system)"
-            }
-            _ => "",
-        }
+    /// What there is to say about an error, beside what the kernel says.
+    fn hint(&self, error: &Error) -> String {
+        let missing = error.raw_os_error() == Some(libc::ENODEV);
+        let (why, check) = match (self.kind.as_str(), error.kind()) {
+            ("bind", ErrorKind::NotFound) => ("the source must exist on the host", None),
+            ("proc" | "sysfs", ErrorKind::PermissionDenied) => (
+                "in a user namespace the kernel gives a new one only to those who already see \
+                 the whole of the old one: inside another container, that one must be privileged",
+                Some("proc"),
+            ),
+            (_, ErrorKind::Unsupported) => ("Linux 5.12 or later is needed", Some("kernel")),
+            ("overlay", _) if in_user_namespace() => return see("overlay-userns"),
+            ("overlay", _) => return see("overlay"),
+            _ if missing => ("this kernel does not have that file system", None),
+            _ => return String::new(),
+        };
+        format!(" ({why}){}", check.map(see).unwrap_or_default())
     }
 }
 

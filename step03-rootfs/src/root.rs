@@ -29,6 +29,7 @@ impl Root {
 
     /// What is at `path` inside, not opened for anything (O_PATH); `None` if there is nothing.
     pub fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        // ANCHOR: ex-3.4
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -43,6 +44,7 @@ impl Root {
                     .with_context(|| format!("cannot find {} in the image", path.display())),
             };
         }
+        // ANCHOR_END: ex-3.4
     }
 
     /// The directory `path` inside, made with its parents if it is not there.

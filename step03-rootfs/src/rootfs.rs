@@ -1,14 +1,13 @@
 //! The order of work: open, pivot, attach, hide.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
-use crate::devices::{attach_nodes, open_nodes};
+use crate::devices::{NULL, attach_nodes, open_nodes};
 use crate::root::is_directory;
 use crate::staging::Staging;
 use crate::{Image, Layer, Mount, Root, sys};
@@ -55,8 +54,6 @@ impl Rootfs {
     /// with private propagation: pivot_root(2) refuses another, and the host would see it all.
     // ANCHOR: enter
     pub fn enter(&self) -> Result<Root> {
-        umask(Mode::from_bits_truncate(0o022)); // the usual one, whatever our caller has
-
         // From the host's view: open what comes from there, and make what is new. All of it is
         // still attached to nothing. The kernel lets a user namespace mount proc and sysfs only
         // while it sees the host's, so this is the moment for them too.
@@ -81,7 +78,7 @@ impl Rootfs {
         attach_nodes(&nodes, &root)?;
 
         // Last what hides, so that nothing is mounted over it again.
-        self.hide(&root)?;
+        self.hide(&root, nodes[NULL].as_fd())?;
         let workdir = root.directory(&self.workdir)?;
         fchdir(&workdir).with_context(|| format!("cannot change to {}", self.workdir.display()))?;
         Ok(root)
@@ -89,17 +86,16 @@ impl Rootfs {
     // ANCHOR_END: enter
 
     /// Masked and read-only paths. What an image or a kernel does not have needs no hiding.
+    ///
+    /// `null` is the mount that we made, and not what is found at /dev/null by now: somebody who
+    /// shares a volume with us may have put a link there, and we would open what we are to hide
+    /// (CVE-2025-31133).
     // ANCHOR: hide
-    fn hide(&self, root: &Root) -> Result<()> {
-        let null = root.find(Path::new("/dev/null"))?.context("/dev/null is missing")?;
+    fn hide(&self, root: &Root, null: BorrowedFd<'_>) -> Result<()> {
         for path in &self.masked {
-            let Some(place) = root.find(path)? else { continue };
-            let cover = if is_directory(place.as_fd()) {
-                Mount::new("tmpfs", "", "ro,nosuid,nodev,noexec").open()?
-            } else {
-                sys::open_tree_at(null.as_fd()).context("cannot bind /dev/null")?
-            };
-            attach(&cover, &place, path)?;
+            if let Some(place) = root.find(path)? {
+                mask(&place, path, null)?;
+            }
         }
         for path in &self.readonly {
             let Some(place) = root.find(path)? else { continue };
@@ -109,12 +105,25 @@ impl Rootfs {
         }
         Ok(())
     }
-    // ANCHOR_END: hide
 }
+
+/// Covers the `place` with nothing: a file with `null`, a directory with an empty one.
+pub fn mask(place: &OwnedFd, path: &Path, null: BorrowedFd<'_>) -> Result<()> {
+    // ANCHOR: ex-3.3
+    let cover = if is_directory(place.as_fd()) {
+        Mount::new("tmpfs", "", "ro,nosuid,nodev,noexec").open()?
+    } else {
+        sys::open_tree_at(null).context("cannot bind /dev/null")?
+    };
+    attach(&cover, place, path)
+    // ANCHOR_END: ex-3.3
+}
+// ANCHOR_END: hide
 
 /// Makes `overlay` the root of the mount namespace, by way of the empty directory `new_root`.
 // ANCHOR: pivot
-fn pivot(overlay: &OwnedFd, new_root: &Path) -> Result<()> {
+pub fn pivot(overlay: &OwnedFd, new_root: &Path) -> Result<()> {
+    // ANCHOR: ex-3.2
     // pivot_root wants the new root to be a mount point, which the overlay is here. A plain
     // directory gives EINVAL; what is already the root, or on the same mount as it, EBUSY.
     attach(overlay, &Root::open(new_root)?, new_root)?;
@@ -124,6 +133,7 @@ fn pivot(overlay: &OwnedFd, new_root: &Path) -> Result<()> {
     pivot_root(".", ".").context("cannot make it the root (pivot_root)")?;
     umount2(".", MntFlags::MNT_DETACH).context("cannot let go of the host's tree")?;
     chdir("/").context("cannot change to /")
+    // ANCHOR_END: ex-3.2
 }
 // ANCHOR_END: pivot
 

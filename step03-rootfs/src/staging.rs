@@ -53,21 +53,29 @@ impl Staging {
         mode.and_then(|mode| fs::set_permissions(&upper, mode))
             .context("cannot give the writable layer the mode of the image")?;
 
-        let mut overlay = Mount::new("overlay", "/", "nodev");
-        overlay.options.extend([
-            // By its fd: a path could hold a colon or a comma, and /tmp is covered by now.
-            format!("lowerdir={}", lower.proc_path().display()),
-            format!("upperdir={}", upper.display()),
-            format!("workdir={}", work.display()),
-        ]);
-        if in_user_namespace() {
-            // overlayfs notes deleted files in trusted.* attributes, which are for the host's
-            // root only; with this option in user.*, which anybody may set (Linux 5.11).
-            overlay.options.push("userxattr".to_owned());
-        }
-        overlay.open().context(
-            "the writable layer needs overlayfs; in a user namespace with userxattr (Linux 5.11)",
-        )
+        overlay(lower, &upper, &work)
     }
-    // ANCHOR_END: overlay
 }
+
+/// An overlay, attached to nothing yet: `upper` takes what is written, `lower` stays as it is.
+/// `work` is overlayfs's own, empty and on the same file system as `upper`.
+pub fn overlay(lower: &Root, upper: &Path, work: &Path) -> Result<OwnedFd> {
+    // ANCHOR: ex-3.1
+    let mut overlay = Mount::new("overlay", "/", "nodev");
+    overlay.options.extend([
+        // By its fd: a path could hold a colon or a comma, and /tmp is covered by now.
+        format!("lowerdir={}", lower.proc_path().display()),
+        format!("upperdir={}", upper.display()),
+        format!("workdir={}", work.display()),
+    ]);
+    if in_user_namespace() {
+        // overlayfs notes deleted files in trusted.* attributes, which are for the host's
+        // root only; with this option in user.*, which anybody may set (Linux 5.11).
+        overlay.options.push("userxattr".to_owned());
+    }
+    overlay.open().context(
+        "the writable layer needs overlayfs; in a user namespace with userxattr (Linux 5.11)",
+    )
+    // ANCHOR_END: ex-3.1
+}
+// ANCHOR_END: overlay

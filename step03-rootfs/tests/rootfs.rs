@@ -10,36 +10,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::mkfifo;
-use step03_rootfs::MASKED_PATHS;
+use step03_rootfs::{MASKED_PATHS, Mount};
 use workshop::lab::Who;
-use workshop::suite::{Outcome, Test, command, probe_volume, read, run, suite};
+use workshop::suite::{Outcome, Test, command, link_to_usr, probe_volume, read, run, suite};
 use workshop::test;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_step03-rootfs");
 
 static TESTS: &[Test] = &[
-    test!(the_image_host_shows_usr_and_nothing_else_of_the_host, [Root, LabRoot, Plain]),
-    test!(what_a_container_writes_stays_in_it, [Root, LabRoot, Plain]),
-    test!(a_directory_is_an_image_and_stays_as_it_is, [Root, LabRoot, Plain]),
-    test!(dev_has_dockers_nodes_and_links, [Root, LabRoot, Plain]),
-    test!(the_nodes_do_what_they_are_for, [Root, LabRoot, Plain]),
-    test!(a_node_made_inside_cannot_be_opened, [Root]),
-    test!(no_mount_has_devices_but_the_nodes_and_devpts, [Root, LabRoot, Plain]),
-    test!(settings_of_the_machine_cannot_be_written, [Root, LabRoot, Plain]),
-    test!(masked_paths_are_empty, [Root, LabRoot, Plain]),
-    test!(nothing_of_the_hosts_tree_is_left_mounted, [Root, LabRoot, Plain]),
-    test!(the_host_sees_none_of_the_containers_mounts, [Root, LabRoot]),
-    test!(a_volume_is_the_hosts_own_file_or_directory, [Root, LabRoot, Plain]),
-    test!(a_directory_that_we_may_not_read_can_be_a_volume, [LabRoot, Plain]),
-    test!(a_read_only_volume_has_no_writable_mount_below_it, [Root, LabRoot, Plain]),
-    test!(a_missing_path_is_made_in_the_container_only, [Root, LabRoot, Plain]),
+    test!(the_image_host_shows_usr_and_nothing_else_of_the_host, [Root, LabRoot, Plain], by_hand),
+    test!(what_a_container_writes_stays_in_it, [Root, LabRoot, Plain], by_hand),
+    test!(a_directory_is_an_image_and_stays_as_it_is, [Root, LabRoot, Plain], by_hand),
+    test!(dev_has_dockers_nodes_and_links, [Root, LabRoot, Plain], by_hand),
+    test!(the_nodes_do_what_they_are_for, [Root, LabRoot, Plain], by_hand),
+    test!(a_node_made_inside_cannot_be_opened, [Root], by_hand),
+    test!(no_mount_has_devices_but_the_nodes_and_devpts, [Root, LabRoot, Plain], by_hand),
+    test!(nor_has_one_of_a_volume_also_where_another_covers_it, [Root, LabRoot, Plain]),
+    test!(a_device_in_a_volume_cannot_be_opened, [Root, LabRoot, Plain], by_hand),
+    test!(settings_of_the_machine_cannot_be_written, [Root, LabRoot, Plain], by_hand),
+    test!(masked_paths_are_empty, [Root, LabRoot, Plain], by_hand),
+    test!(what_is_shared_with_the_host_is_hidden_all_the_same, [Root, LabRoot, Plain]),
+    test!(nothing_of_the_hosts_tree_is_left_mounted, [Root, LabRoot, Plain], by_hand),
+    test!(the_host_sees_none_of_the_containers_mounts, [Root, LabRoot], by_hand),
+    test!(a_volume_is_the_hosts_own_file_or_directory, [Root, LabRoot, Plain], by_hand),
+    test!(a_directory_that_we_may_not_read_can_be_a_volume, [LabRoot, Plain], by_hand),
+    test!(a_read_only_volume_has_no_writable_mount_below_it, [Root, LabRoot, Plain], by_hand),
+    test!(a_missing_path_is_made_in_the_container_only, [Root, LabRoot, Plain], by_hand),
     test!(links_in_an_image_lead_nowhere_outside, [Root, LabRoot, Plain]),
     test!(links_are_followed_while_the_host_renames_files, [Root, LabRoot, Plain]),
     test!(a_volume_covers_a_fifo_or_a_dangling_link, [Root, LabRoot, Plain]),
     test!(what_is_in_the_way_is_named, [Root, LabRoot, Plain]),
     test!(what_cannot_be_is_refused_with_the_reason, [Root, LabRoot, Plain]),
+    test!(a_hidden_proc_or_a_missing_file_system_is_named, [LabRoot]),
 ];
 
 fn main() -> ExitCode {
@@ -98,11 +103,7 @@ impl Scratch {
     /// A small image: with the host's /usr as a volume, as [`of`] has it, it can run a shell.
     fn image(&self, name: &str) -> String {
         self.directory(&format!("{name}/usr"));
-        for link in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
-            if let Ok(target) = fs::read_link(Path::new("/").join(link)) {
-                symlink(target, self.0.join(name).join(link)).unwrap();
-            }
-        }
+        link_to_usr(&self.0.join(name));
         self.path(name)
     }
 }
@@ -284,8 +285,17 @@ fn a_node_made_inside_cannot_be_opened(_: Who) {
 }
 
 fn no_mount_has_devices_but_the_nodes_and_devpts(_: Who) {
-    let options = ["--volume", "/:/host", "--volume", "/dev:/hosts/dev:ro"];
-    let list = inside(&options, "cat /proc/self/mountinfo");
+    assert_no_devices(&[]);
+}
+
+const WITH_DEVICES: [&str; 4] = ["--volume", "/:/host", "--volume", "/dev:/hosts/dev:ro"];
+
+fn nor_has_one_of_a_volume_also_where_another_covers_it(_: Who) {
+    assert_no_devices(&WITH_DEVICES);
+}
+
+fn assert_no_devices(options: &[&str]) {
+    let list = inside(options, "cat /proc/self/mountinfo");
     let with_devices = mounts(&list).into_iter().filter(|m| !m.options.contains("nodev"));
     let with_devices: BTreeSet<_> = with_devices.map(|mount| mount.point).collect();
     // A masked file is /dev/null, which must be readable there, too.
@@ -293,8 +303,12 @@ fn no_mount_has_devices_but_the_nodes_and_devpts(_: Who) {
     expected.insert("/dev/pts".to_owned());
     expected.extend(MASKED_PATHS.iter().filter(|p| Path::new(p).is_file()).map(|&p| p.to_owned()));
     assert_eq!(with_devices, expected, "{list}");
-    fails_with(&options, "head -c 1 /hosts/dev/zero", "Permission denied");
-    fails_with(&options, "head -c 1 /host/dev/zero", "Permission denied");
+}
+
+fn a_device_in_a_volume_cannot_be_opened(_: Who) {
+    for device in ["/hosts/dev/zero", "/host/dev/zero"] {
+        fails_with(&WITH_DEVICES, &format!("head -c 1 {device}"), "Permission denied");
+    }
 }
 
 fn settings_of_the_machine_cannot_be_written(who: Who) {
@@ -307,21 +321,27 @@ fn settings_of_the_machine_cannot_be_written(who: Who) {
     if who == Who::Root && Path::new("/proc/sysrq-trigger").exists() {
         fails_with(&[], "echo h > /proc/sysrq-trigger", "Read-only file system"); // only shows help
     }
-    // Where the namespace is the host's, so may its file system be: read-only all the same.
-    let write = format!("cat {0} > /x; cat /x > {0}", ours[0]);
-    fails_with(&["--share", "pid"], &write, "Read-only file system");
-    fails_with(&["--share", "net"], "echo 1 > /sys/made-up", "Read-only file system");
 }
 
 fn masked_paths_are_empty(_: Who) {
-    for options in [&[][..], &["--share", "pid"]] {
-        for path in MASKED_PATHS {
-            let Ok(metadata) = fs::metadata(path) else { continue };
-            let look = if metadata.is_dir() { "ls -A" } else { "cat" };
-            assert_eq!(inside(options, &format!("{look} {path}")), "", "{path}");
-        }
-    }
+    assert_masked(&[]);
     assert_ne!(read("/proc/interrupts"), ""); // it could have been empty on the host, too
+}
+
+fn assert_masked(options: &[&str]) {
+    for path in MASKED_PATHS {
+        let Ok(metadata) = fs::metadata(path) else { continue };
+        let look = if metadata.is_dir() { "ls -A" } else { "cat" };
+        assert_eq!(inside(options, &format!("{look} {path}")), "", "{path}");
+    }
+}
+
+/// Where the namespace is the host's, so may its file system be.
+fn what_is_shared_with_the_host_is_hidden_all_the_same(_: Who) {
+    let write = "cat /proc/sys/net/ipv4/ip_forward > /x; cat /x > /proc/sys/net/ipv4/ip_forward";
+    fails_with(&["--share", "pid"], write, "Read-only file system");
+    fails_with(&["--share", "net"], "echo 1 > /sys/made-up", "Read-only file system");
+    assert_masked(&["--share", "pid"]);
 }
 
 fn nothing_of_the_hosts_tree_is_left_mounted(who: Who) {
@@ -561,7 +581,7 @@ fn what_cannot_be_is_refused_with_the_reason(_: Who) {
     let (here, file) = (scratch.path(""), scratch.file("file", ""));
     let volume = |end: &str| format!("{here}{end}");
     for (words, why) in [
-        (["-v", "/not/there:/x"], "no such file or directory on the host: /not/there"),
+        (["-v", "/not/there:/x"], "cannot take \"/not/there\" from the host: No such file"),
         (["-v", &volume(":x")], "must be an absolute path"),
         (["-v", &volume(":/x/../y")], "must not contain .."),
         (["-v", &volume(":/")], "cannot be mounted on /"),
@@ -578,4 +598,15 @@ fn what_cannot_be_is_refused_with_the_reason(_: Who) {
         let said = refusal(&[&words[..], &["true"]].concat());
         assert!(said.contains(why), "{words:?}: {said}");
     }
+}
+
+fn a_hidden_proc_or_a_missing_file_system_is_named(_: Who) {
+    let error = Mount::new("nosuchfs", "/mnt", "").open().unwrap_err().to_string();
+    assert!(error.contains("this kernel does not have that file system"), "{error}");
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(Some("/dev/null"), "/proc/version", None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .unwrap();
+    let why = refusal(&["--user", "true"]);
+    assert!(why.contains("the whole of the old one"), "{why}");
+    assert!(why.ends_with("\nsee: cargo workshop doctor proc\n"), "{why}");
 }

@@ -66,7 +66,8 @@ fn main() -> ExitCode {
 fn run(Cli { bridge, tap: name, ip, verbose }: &Cli) -> Result<u8> {
     // The kernel would fill in a number for %d, and a name of its own for none.
     ensure!((1..=15).contains(&name.len()) && !name.contains('%'), "{name:?} is no link's name");
-    let failed = |e| explain(&format!("cannot plug {name} into {bridge} (is it a bridge?)"), &e);
+    let failed =
+        |e| explain("bridge", &format!("cannot plug {name} into {bridge} (is it a bridge?)"), &e);
     let mut rt = Rtnetlink::open().map_err(failed)?;
     let link = rt.find(bridge).map_err(failed)?.with_context(|| {
         format!(
@@ -112,8 +113,9 @@ fn open_tap(name: &str) -> Result<File> {
     )?;
     // No packet information: four bytes before each frame that say what its header says, too.
     // Exclusive: not one that somebody has made to stay (TUNSETPERSIST).
-    set_interface(&tap, name, libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL)
-        .map_err(|errno| explain(&format!("cannot make the TAP device {name}"), &errno.into()))?;
+    set_interface(&tap, name, libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL).map_err(
+        |errno| explain("tun", &format!("cannot make the TAP device {name}"), &errno.into()),
+    )?;
     Ok(tap)
 }
 

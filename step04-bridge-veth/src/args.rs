@@ -11,7 +11,7 @@ use crate::Cidr;
 #[group(skip)]
 pub struct Args {
     /// The bridge to plug the container into; made if it is not there
-    #[arg(long, value_name = "NAME", default_value = "workshop0", value_parser = link_name)]
+    #[arg(long, value_name = "NAME", default_value = "workshop0", value_parser = parse_link_name)]
     pub bridge: String,
 
     /// The bridge's subnet; its first address is the bridge's own
@@ -23,13 +23,15 @@ pub struct Args {
     pub ip: Option<Ipv4Addr>,
 }
 
-/// The kernel's rule for names of links (`dev_valid_name`), less what would end up in a path.
-fn link_name(name: &str) -> Result<String> {
+/// The kernel's rule for names of links (`dev_valid_name`), less what would end up in a path, and less
+/// what means every link in /proc/sys/net/ipv4/conf.
+pub fn parse_link_name(name: &str) -> Result<String> {
     ensure!(
         (1..=15).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
             && name.as_bytes()[0].is_ascii_alphanumeric(),
         "a bridge's name has 1 to 15 letters, digits, _ . and -, and begins with a letter or digit"
     );
+    ensure!(!["all", "default"].contains(&name), "{name} is no name that a bridge can have");
     Ok(name.to_owned())
 }

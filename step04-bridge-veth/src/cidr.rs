@@ -71,11 +71,16 @@ impl FromStr for Cidr {
     fn from_str(text: &str) -> Result<Self> {
         let (address, prefix) =
             text.split_once('/').context("a subnet is ADDRESS/PREFIX, such as 10.77.0.0/24")?;
-        let network =
+        let network: Ipv4Addr =
             address.parse().with_context(|| format!("{address:?} is not an IPv4 address"))?;
         let prefix =
             prefix.parse().with_context(|| format!("{prefix:?} is not a prefix length"))?;
         ensure!((8..=30).contains(&prefix), "a prefix from /8 to /30 is needed: /{prefix} is not");
+        // 0 is "this network", 127 loopback, from 224 on multicast and reserved (RFC 6890).
+        ensure!(
+            (1..224).contains(&network.octets()[0]) && !network.is_loopback(),
+            "{text} is not for hosts: choose a private subnet, such as 10.77.0.0/24"
+        );
         let cidr = Self { network, prefix };
         let masked = Ipv4Addr::from_bits(network.to_bits() & cidr.mask());
         ensure!(
@@ -97,7 +102,10 @@ mod tests {
     use super::Cidr;
 
     #[test]
-    fn only_subnets_are_read() {
+    fn only_subnets_for_hosts_are_read() {
+        for bad in ["0.0.0.0/8", "127.0.0.0/8", "127.1.0.0/16", "224.0.0.0/8", "255.255.255.0/24"] {
+            assert!(bad.parse::<Cidr>().is_err(), "{bad}");
+        }
         for bad in ["", "10.0.0.0", "10.0.0.1/24", "10.0.0.0/7", "10.0.0.0/31", "x/24", "::/64"] {
             assert!(bad.parse::<Cidr>().is_err(), "{bad}");
         }

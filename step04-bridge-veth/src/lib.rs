@@ -24,8 +24,8 @@ mod network;
 mod pool;
 mod rtnetlink;
 
-pub use args::Args;
+pub use args::{Args, parse_link_name};
 pub use cidr::Cidr;
-pub use network::{Network, loopback_up};
+pub use network::{Network, configure, loopback_up};
 pub use pool::{Lease, Pool};
-pub use rtnetlink::{Link, Rtnetlink, explain};
+pub use rtnetlink::{Link, Rtnetlink, explain, read_address, read_overlapping_route};

@@ -268,19 +268,30 @@ impl Socket {
     fn receive(&mut self, first: u32, mut found: impl FnMut(Reply)) -> Result<()> {
         loop {
             let len = recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
-            let mut rest = &self.buffer[..len];
-            while let Some((header, payload)) = split_message(&mut rest) {
-                if header.number < first {
-                    continue; // a late answer to an earlier batch
-                }
-                match header.kind {
-                    NLMSG_ERROR => return acknowledgement(header.flags, payload),
-                    NLMSG_DONE => return Ok(()),
-                    kind => found(Reply { kind, payload: payload.to_vec() }),
-                }
+            if let Some(end) = read_answers(&self.buffer[..len], first, &mut found) {
+                return end;
             }
         }
     }
+}
+
+/// Reads what came at once: answers to the messages from number `first` on. `None`: more will come.
+pub fn read_answers(
+    mut bytes: &[u8],
+    first: u32,
+    mut found: impl FnMut(Reply),
+) -> Option<Result<()>> {
+    while let Some((header, payload)) = split_message(&mut bytes) {
+        if header.number < first {
+            continue; // a late answer to an earlier batch
+        }
+        match header.kind {
+            NLMSG_ERROR => return Some(acknowledgement(header.flags, payload)),
+            NLMSG_DONE => return Some(Ok(())),
+            kind => found(Reply { kind, payload: payload.to_vec() }),
+        }
+    }
+    None
 }
 
 struct Header {

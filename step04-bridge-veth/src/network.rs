@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use step01_namespaces::{Namespace, Namespaces};
+use step01_namespaces::{Namespace, Namespaces, see, warn};
 
 use crate::{Args, Cidr, Lease, Pool, Rtnetlink, explain, netlink};
 
@@ -79,26 +79,15 @@ impl Network {
                 result => result,
             }
         };
-        plug().map_err(|e| explain(&format!("cannot make the veth pair {name}"), &e))
+        plug().map_err(|e| explain("veth", &format!("cannot make the veth pair {name}"), &e))
     }
     // ANCHOR_END: plug
 
     /// The child's side: loopback, address, default route.
-    // ANCHOR: configure
     pub fn configure(&self) -> Result<()> {
-        let configure = || {
-            let mut rt = Rtnetlink::open()?;
-            let lo = rt.find("lo")?.ok_or(Errno::ENODEV)?;
-            let eth0 = rt.find("eth0")?.ok_or(Errno::ENODEV)?;
-            rt.set_up(lo.index)?;
-            rt.add_address(eth0.index, self.address, self.subnet)?;
-            rt.set_up(eth0.index)?;
-            // Last: the kernel takes a gateway only if it has a way to it already.
-            rt.add_default_route(self.gateway())
-        };
-        configure().map_err(|e| explain("cannot configure eth0 in the container", &e))
+        configure(self.address, self.subnet)
+            .map_err(|e| explain("veth", "cannot configure eth0 in the container", &e))
     }
-    // ANCHOR_END: configure
 
     /// The bridge's name.
     #[must_use]
@@ -134,10 +123,26 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         if let Err(error) = self.leave() {
-            eprintln!("cannot clean up the network: {error:#}");
+            warn(&format!("cannot clean up the network: {error:#}"));
         }
     }
 }
+
+/// The child's side: the loopback interface, the address on eth0, and the way out.
+// ANCHOR: configure
+pub fn configure(address: Ipv4Addr, subnet: Cidr) -> netlink::Result<()> {
+    // ANCHOR: ex-4.3
+    let mut rt = Rtnetlink::open()?;
+    let lo = rt.find("lo")?.ok_or(Errno::ENODEV)?;
+    let eth0 = rt.find("eth0")?.ok_or(Errno::ENODEV)?;
+    rt.set_up(lo.index)?;
+    rt.add_address(eth0.index, address, subnet)?;
+    rt.set_up(eth0.index)?;
+    // Last: the kernel takes a gateway only if it has a way to it already.
+    rt.add_default_route(subnet.gateway())
+    // ANCHOR_END: ex-4.3
+}
+// ANCHOR_END: configure
 
 /// The child's side of a container without a bridge: only the loopback interface works.
 pub fn loopback_up() -> Result<()> {
@@ -146,11 +151,11 @@ pub fn loopback_up() -> Result<()> {
         let lo = rt.find("lo")?.ok_or(Errno::ENODEV)?;
         rt.set_up(lo.index)
     };
-    up().map_err(|e| explain("cannot bring up lo in the container", &e))
+    up().map_err(|e| explain("veth", "cannot bring up lo in the container", &e))
 }
 
 fn find_or_create_bridge(name: &str, subnet: Cidr) -> Result<u32> {
-    let failed = |e| explain(&format!("cannot make the bridge {name}"), &e);
+    let failed = |e| explain("bridge", &format!("cannot make the bridge {name}"), &e);
     let mut rt = Rtnetlink::open().map_err(failed)?;
     let gateway = (subnet.gateway(), subnet.prefix());
     if let Some(link) = rt.find(name).map_err(failed)? {
@@ -170,7 +175,10 @@ fn find_or_create_bridge(name: &str, subnet: Cidr) -> Result<u32> {
         }
     }
     if let Some(route) = rt.overlapping_route(subnet).map_err(failed)? {
-        bail!("the subnet {subnet} overlaps the route {route}; choose another with --subnet");
+        bail!(
+            "the subnet {subnet} overlaps the route {route}; choose another with --subnet{}",
+            see("subnet")
+        );
     }
     create_bridge(&mut rt, name, subnet).inspect_err(|_| {
         let _ = delete_ours(&mut rt, name);
@@ -186,13 +194,24 @@ pub(crate) fn delete_ours(rt: &mut Rtnetlink, name: &str) -> netlink::Result<()>
 }
 
 fn create_bridge(rt: &mut Rtnetlink, name: &str, subnet: Cidr) -> Result<u32> {
-    let failed = |e| explain(&format!("cannot make the bridge {name}"), &e);
+    let failed = |e| explain("bridge", &format!("cannot make the bridge {name}"), &e);
     // Left to itself a bridge takes the lowest address of its ports, so it would change as
     // containers come and go, and the others' neighbour tables would be wrong for a while.
     rt.create_bridge(name, mac_of(subnet.gateway()), GROUP).map_err(failed)?;
+    ignore_routers(name)?;
     let link = rt.find(name).map_err(failed)?.context("the bridge vanished")?;
     rt.add_address(link.index, subnet.gateway(), subnet).map_err(failed)?;
     Ok(link.index)
+}
+
+/// A container may send what it likes to its bridge, also that it is an IPv6 router (RFC 4861), and the
+/// host would send it what is for others (CVE-2020-13401).
+fn ignore_routers(bridge: &str) -> Result<()> {
+    let path = format!("/proc/sys/net/ipv6/conf/{bridge}/accept_ra");
+    match std::fs::write(&path, "0") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()), // no IPv6
+        result => result.with_context(|| format!("cannot write 0 to {path}")),
+    }
 }
 
 /// A locally administered hardware address (its second bit is set) with the IPv4 address in it:

@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use step01_namespaces::warn;
 
 use crate::network::delete_ours;
 use crate::{Cidr, Rtnetlink, explain};
@@ -44,7 +45,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.path) {
-            eprintln!("cannot remove {}: {error}", self.path.display());
+            warn(&format!("cannot remove {}: {error}", self.path.display()));
         }
     }
 }
@@ -172,7 +173,9 @@ impl Pool {
             return Ok(());
         }
         let removed = Rtnetlink::open().and_then(|mut rt| delete_ours(&mut rt, &self.bridge));
-        removed.map_err(|e| explain(&format!("cannot delete the bridge {}", self.bridge), &e))?;
+        removed.map_err(|e| {
+            explain("bridge", &format!("cannot delete the bridge {}", self.bridge), &e)
+        })?;
         fs::remove_dir_all(&self.path)
             .with_context(|| format!("cannot remove {}", self.path.display()))?;
         let _ = fs::remove_dir(STATE); // if it is empty

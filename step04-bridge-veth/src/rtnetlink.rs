@@ -6,7 +6,8 @@ use anyhow::anyhow;
 use nix::errno::Errno;
 use nix::net::if_::if_indextoname;
 use nix::sys::socket::SockProtocol;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
+use step01_namespaces::see;
 
 use crate::Cidr;
 use crate::netlink::{Error, Message, NLM_F_CREATE, NLM_F_EXCL, Reply, Result, Socket, u32_at};
@@ -27,6 +28,16 @@ pub struct Link {
     pub group: u32,
 }
 
+impl Link {
+    /// From the kernel's description of it (RTM_NEWLINK).
+    #[must_use]
+    pub fn read(reply: &Reply) -> Option<Self> {
+        let group = reply.attributes(IFINFOMSG_LEN).find_kind(libc::IFLA_GROUP);
+        let group = group.and_then(|value| u32_at(value, 0)).unwrap_or_default();
+        Some(Self { index: u32_at(&reply.payload, 4)?, group })
+    }
+}
+
 /// A socket for links, addresses and routes of the network namespace that it was opened in.
 #[derive(Debug)]
 pub struct Rtnetlink(Socket);
@@ -41,11 +52,7 @@ impl Rtnetlink {
     pub fn find(&mut self, name: &str) -> Result<Option<Link>> {
         let message = Message::new(libc::RTM_GETLINK, 0, &link(0, 0)).text(libc::IFLA_IFNAME, name);
         match self.0.get(message) {
-            Ok(reply) => Ok(reply.and_then(|reply| {
-                let group = reply.attributes(IFINFOMSG_LEN).find_kind(libc::IFLA_GROUP);
-                let group = group.and_then(|value| u32_at(value, 0)).unwrap_or_default();
-                Some(Link { index: u32_at(&reply.payload, 4)?, group })
-            })),
+            Ok(reply) => Ok(reply.as_ref().and_then(Link::read)),
             Err(Error { errno: Errno::ENODEV, .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -54,6 +61,7 @@ impl Rtnetlink {
     /// `ip link add NAME address MAC group GROUP type bridge`, and up.
     // ANCHOR: bridge
     pub fn create_bridge(&mut self, name: &str, mac: [u8; 6], group: u32) -> Result<()> {
+        // ANCHOR: ex-4.1
         self.0.request(
             Message::new(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link(0, libc::IFF_UP))
                 .text(libc::IFLA_IFNAME, name)
@@ -61,6 +69,7 @@ impl Rtnetlink {
                 .attr(libc::IFLA_GROUP, &group.to_ne_bytes())
                 .nest(libc::IFLA_LINKINFO, |m| m.text(libc::IFLA_INFO_KIND, "bridge")),
         )
+        // ANCHOR_END: ex-4.1
     }
     // ANCHOR_END: bridge
 
@@ -75,6 +84,7 @@ impl Rtnetlink {
         pid: Pid,
         mac: [u8; 6],
     ) -> Result<()> {
+        // ANCHOR: ex-4.2
         let peer = |m: Message| {
             m.raw(&link(0, 0))
                 .text(libc::IFLA_IFNAME, "eth0")
@@ -91,6 +101,7 @@ impl Rtnetlink {
                         .nest(libc::IFLA_INFO_DATA, |m| m.nest(VETH_INFO_PEER, peer))
                 }),
         )
+        // ANCHOR_END: ex-4.2
     }
     // ANCHOR_END: veth
 
@@ -143,12 +154,7 @@ impl Rtnetlink {
     pub fn addresses(&mut self, index: u32) -> Result<Vec<(Ipv4Addr, u8)>> {
         let fixed = [AF_INET, 0, 0, 0, 0, 0, 0, 0];
         let all = self.0.dump(Message::new(libc::RTM_GETADDR, 0, &fixed))?;
-        let read = |reply: &Reply| {
-            let local = reply.attributes(IFADDRMSG_LEN).find_kind(libc::IFA_LOCAL)?;
-            (u32_at(&reply.payload, 4)? == index).then_some(())?;
-            Some((address(local)?, *reply.payload.get(1)?))
-        };
-        Ok(all.iter().filter_map(read).collect())
+        Ok(all.iter().filter_map(|reply| read_address(reply, index)).collect())
     }
 
     /// The first route of the main table, other than the default one, that shares an address with
@@ -157,18 +163,29 @@ impl Rtnetlink {
         let mut fixed = [0; RTMSG_LEN];
         fixed[0] = AF_INET;
         let all = self.0.dump(Message::new(libc::RTM_GETROUTE, 0, &fixed))?;
-        let read = |reply: &Reply| {
-            let (prefix, table) = (*reply.payload.get(1)?, *reply.payload.get(4)?);
-            let to = address(reply.attributes(RTMSG_LEN).find_kind(libc::RTA_DST)?)?;
-            let overlaps = table == libc::RT_TABLE_MAIN && subnet.overlaps(to, prefix);
-            overlaps.then_some(())?;
-            let link = reply.attributes(RTMSG_LEN).find_kind(libc::RTA_OIF);
-            let link = link.and_then(|index| if_indextoname(u32_at(index, 0)?).ok());
-            let link = link.map_or_else(|| "?".into(), |name| name.to_string_lossy().into_owned());
-            Some(format!("{to}/{prefix} dev {link}"))
-        };
-        Ok(all.iter().find_map(read))
+        Ok(all.iter().find_map(|reply| read_overlapping_route(reply, subnet)))
     }
+}
+
+/// The IPv4 address and its prefix length in an RTM_NEWADDR, if it is of the link `index`.
+#[must_use]
+pub fn read_address(reply: &Reply, index: u32) -> Option<(Ipv4Addr, u8)> {
+    let local = reply.attributes(IFADDRMSG_LEN).find_kind(libc::IFA_LOCAL)?;
+    (u32_at(&reply.payload, 4)? == index).then_some(())?;
+    Some((address(local)?, *reply.payload.get(1)?))
+}
+
+/// The route in an RTM_NEWROUTE, if it shares an address with `subnet`.
+#[must_use]
+pub fn read_overlapping_route(reply: &Reply, subnet: Cidr) -> Option<String> {
+    let (prefix, table) = (*reply.payload.get(1)?, *reply.payload.get(4)?);
+    let to = address(reply.attributes(RTMSG_LEN).find_kind(libc::RTA_DST)?)?;
+    let overlaps = table == libc::RT_TABLE_MAIN && subnet.overlaps(to, prefix);
+    overlaps.then_some(())?;
+    let link = reply.attributes(RTMSG_LEN).find_kind(libc::RTA_OIF);
+    let link = link.and_then(|index| if_indextoname(u32_at(index, 0)?).ok());
+    let link = link.map_or_else(|| "?".into(), |name| name.to_string_lossy().into_owned());
+    Some(format!("{to}/{prefix} dev {link}"))
 }
 
 fn address(value: &[u8]) -> Option<Ipv4Addr> {
@@ -184,13 +201,16 @@ fn link(index: u32, flags: libc::c_int) -> [u8; IFINFOMSG_LEN] {
     fixed
 }
 
-/// A netlink error as what could not be done, with its likely cause.
+/// A netlink error as what could not be done, with its likely cause; `check` is the doctor's.
 #[must_use]
-pub fn explain(what: &str, error: &Error) -> anyhow::Error {
+pub fn explain(check: &str, what: &str, error: &Error) -> anyhow::Error {
     let hint = match error.errno {
-        Errno::EPERM => "; run as root, or in the lab: cargo workshop lab",
-        Errno::EOPNOTSUPP => "; this kernel lacks the module for it (bridge, veth or nf_tables)",
-        _ => "",
+        Errno::EPERM if geteuid().is_root() => {
+            "; root here lacks CAP_NET_ADMIN".to_owned() + &see("container")
+        }
+        Errno::EPERM => "; run as root, or in the lab: cargo workshop lab".to_owned(),
+        Errno::EOPNOTSUPP => "; this kernel lacks the module for it".to_owned() + &see(check),
+        _ => String::new(),
     };
     anyhow!("{what}: {error}{hint}")
 }

@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
-use colored::Colorize as _;
+use anyhow::{Context as _, Result, anyhow};
+use step01_namespaces::{see, warn};
 use step04_bridge_veth::Pool;
 
 use crate::nftables::{DroppingChain, Nftables};
@@ -14,8 +14,9 @@ const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Switches forwarding on, and notes in the pool if it was off, for this bridge or for another:
 /// the last one with a note switches it off.
 // ANCHOR: enable
-pub(crate) fn enable(pool: &Pool) -> Result<()> {
+pub fn enable(pool: &Pool) -> Result<()> {
     let lock = lock_switch(pool)?;
+    // ANCHOR: ex-5.3
     if read(IP_FORWARD)? == "0" || others_have_a_note(pool)? {
         // The note first: if we are killed between the two lines, the switch is only set back
         // to what it is.
@@ -23,6 +24,7 @@ pub(crate) fn enable(pool: &Pool) -> Result<()> {
         fs::write(&note, "").with_context(|| format!("cannot write {}", note.display()))?;
         write(IP_FORWARD, "1")?;
     }
+    // ANCHOR_END: ex-5.3
     drop(lock);
     // Packets to 127.0.0.0/8 leave the host by no interface, says RFC 1122; a published port is
     // reachable as 127.0.0.1 only if this one is an exception.
@@ -31,7 +33,7 @@ pub(crate) fn enable(pool: &Pool) -> Result<()> {
 // ANCHOR_END: enable
 
 /// Switches forwarding off again, if it was us who switched it on, and no other bridge needs it.
-pub(crate) fn restore(pool: &Pool) -> Result<()> {
+pub fn restore(pool: &Pool) -> Result<()> {
     let note = note(pool.path());
     if note.exists() {
         let _lock = lock_switch(pool)?;
@@ -60,11 +62,10 @@ pub(crate) fn warn_of_dropping_chains(nft: &mut Nftables, bridge: &str) {
                  {family} {table} {name} oifname {bridge} accept"
             )
         };
-        eprintln!(
-            "{} the firewall chain {name} of the table {table} drops forwarded packets, so the \
-             container may reach nothing beyond this host; the fix: {fix}",
-            "warning:".yellow().bold()
-        );
+        warn(&format!(
+            "the firewall chain {name} of the table {table} drops forwarded packets, so the \
+             container may reach nothing beyond this host; the fix: {fix}"
+        ));
     }
 }
 
@@ -94,5 +95,6 @@ fn read(path: &str) -> Result<String> {
 }
 
 fn write(path: &str, value: &str) -> Result<()> {
-    fs::write(path, value).with_context(|| format!("cannot write {value} to {path}"))
+    fs::write(path, value)
+        .map_err(|error| anyhow!("cannot write {value} to {path}: {error}{}", see("forwarding")))
 }

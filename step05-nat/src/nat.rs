@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Result, ensure};
+use step01_namespaces::warn;
 use step04_bridge_veth::{Lease, Network, Pool, explain, netlink};
 
 use crate::args::ensure_distinct;
@@ -37,7 +38,8 @@ impl Nat {
         let pool = Pool::lock(bridge)?;
         let others = pool.live_with(USER)?;
         nat.user = Some(pool.hold(address, USER)?);
-        let failed = |e| explain(&format!("cannot write the firewall table ip {bridge}"), &e);
+        let failed =
+            |e| explain("nf-tables", &format!("cannot write the firewall table ip {bridge}"), &e);
         let mut nft = Nftables::open().map_err(failed)?;
         let mut changes = Vec::new();
         match nft.table_comment(bridge).map_err(failed)? {
@@ -73,7 +75,7 @@ impl Drop for Nat {
             if nothing_to_do { Ok(()) } else { clean(&pool, &others) }
         };
         if let Err(error) = clean() {
-            eprintln!("cannot clean up the firewall: {error:#}");
+            warn(&format!("cannot clean up the firewall: {error:#}"));
         }
     }
 }
@@ -91,7 +93,8 @@ pub fn sweep() -> Result<()> {
 /// Leaves only the rules of the containers at `live`; without any, not even the table.
 fn clean(pool: &Pool, live: &[Ipv4Addr]) -> Result<()> {
     let bridge = pool.bridge();
-    let failed = |e| explain(&format!("cannot clean up the firewall table ip {bridge}"), &e);
+    let failed =
+        |e| explain("nf-tables", &format!("cannot clean up the firewall table ip {bridge}"), &e);
     let mut nft = Nftables::open().map_err(failed)?;
     let ours = nft.table_comment(bridge).map_err(failed)?.as_deref() == Some(ruleset::NOTE);
     let mut changes = Vec::new();

@@ -254,7 +254,10 @@ fn comment(text: &str) -> Vec<u8> {
 }
 
 fn comment_of(userdata: &[u8]) -> Option<String> {
-    (*userdata.first()? == 0).then(|| text_of(&userdata[2..]))
+    match userdata {
+        [0, len, text @ ..] => text.get(..usize::from(*len)).map(text_of),
+        _ => None,
+    }
 }
 
 /// `add table ip NAME { comment TEXT }`
@@ -324,6 +327,20 @@ pub struct Rule {
     pub comment: String,
 }
 
+impl Rule {
+    /// From the kernel's description, if it is a rule of `table`.
+    #[must_use]
+    pub fn read(reply: &Reply, table: &str) -> Option<Self> {
+        let attribute = |kind| reply.attributes(FIXED_LEN).find_kind(kind);
+        (text_of(attribute(RULE_TABLE)?) == table).then_some(())?;
+        Some(Self {
+            chain: text_of(attribute(RULE_CHAIN)?),
+            handle: attribute(RULE_HANDLE)?.to_vec(),
+            comment: attribute(RULE_USERDATA).and_then(comment_of).unwrap_or_default(),
+        })
+    }
+}
+
 /// A chain that hangs at the forward hook and drops what no rule accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DroppingChain {
@@ -333,6 +350,26 @@ pub struct DroppingChain {
     pub table: String,
     /// Its name.
     pub name: String,
+}
+
+impl DroppingChain {
+    /// From the kernel's description of a chain, if it is such a one.
+    #[must_use]
+    pub fn read(reply: &Reply, family: &'static str) -> Option<Self> {
+        let attribute = |kind| reply.attributes(FIXED_LEN).find_kind(kind);
+        let hook = attributes(attribute(CHAIN_HOOK)?).find_kind(HOOK_NUMBER)?;
+        let drops = attribute(CHAIN_POLICY)? == 0_u32.to_be_bytes();
+        (drops && hook == (Hook::Forward as u32).to_be_bytes()).then_some(())?;
+        let text = |kind| attribute(kind).map(text_of).unwrap_or_default();
+        Some(Self { family, table: text(CHAIN_TABLE), name: text(CHAIN_NAME) })
+    }
+}
+
+/// The comment in the kernel's description of a table; empty if it has none.
+#[must_use]
+pub fn read_table_comment(reply: &Reply) -> String {
+    let userdata = reply.attributes(FIXED_LEN).find_kind(TABLE_USERDATA);
+    userdata.and_then(comment_of).unwrap_or_default()
 }
 
 /// A socket for nf_tables of the network namespace that it was opened in.
@@ -360,10 +397,7 @@ impl Nftables {
     /// The comment of the table `ip NAME`; `None` if there is no such table.
     pub fn table_comment(&mut self, name: &str) -> Result<Option<String>> {
         match self.0.get(message(1, 0, IPV4).text(TABLE_NAME, name)) {
-            Ok(reply) => Ok(reply.map(|table| {
-                let userdata = table.attributes(FIXED_LEN).find_kind(TABLE_USERDATA);
-                userdata.and_then(comment_of).unwrap_or_default()
-            })),
+            Ok(reply) => Ok(reply.as_ref().map(read_table_comment)),
             Err(error) if error.errno == nix::errno::Errno::ENOENT => Ok(None),
             Err(error) => Err(error),
         }
@@ -372,35 +406,30 @@ impl Nftables {
     /// The rules of the table `ip NAME`.
     pub fn rules(&mut self, table: &str) -> Result<Vec<Rule>> {
         let replies = self.0.dump(message(7, 0, IPV4).text(RULE_TABLE, table))?;
-        let read = |reply: &Reply| {
-            let attribute = |kind| reply.attributes(FIXED_LEN).find_kind(kind);
-            (text_of(attribute(RULE_TABLE)?) == table).then(|| {
-                Some(Rule {
-                    chain: text_of(attribute(RULE_CHAIN)?),
-                    handle: attribute(RULE_HANDLE)?.to_vec(),
-                    comment: attribute(RULE_USERDATA).and_then(comment_of).unwrap_or_default(),
-                })
-            })?
-        };
-        Ok(replies.iter().filter_map(read).collect())
+        Ok(replies.iter().filter_map(|reply| Rule::read(reply, table)).collect())
     }
 
     /// The chains, of any table, that drop forwarded packets unless a rule accepts them.
     pub fn dropping_forward_chains(&mut self) -> Result<Vec<DroppingChain>> {
         let mut found = Vec::new();
         for (family, number) in [("ip", IPV4), ("inet", INET)] {
-            for reply in self.0.dump(message(4, 0, number))? {
-                let attribute = |kind| reply.attributes(FIXED_LEN).find_kind(kind);
-                let hook =
-                    attribute(CHAIN_HOOK).and_then(|hook| attributes(hook).find_kind(HOOK_NUMBER));
-                let drops = attribute(CHAIN_POLICY) == Some(&0_u32.to_be_bytes());
-                if drops && hook == Some(&(Hook::Forward as u32).to_be_bytes()) {
-                    let text = |kind| attribute(kind).map(text_of).unwrap_or_default();
-                    let (table, name) = (text(CHAIN_TABLE), text(CHAIN_NAME));
-                    found.push(DroppingChain { family, table, name });
-                }
-            }
+            let chains = self.0.dump(message(4, 0, number))?;
+            found.extend(chains.iter().filter_map(|chain| DroppingChain::read(chain, family)));
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{comment, comment_of};
+
+    #[test]
+    fn comments_are_read_back_and_other_notes_passed_over() {
+        assert_eq!(comment_of(&comment("10.77.0.2")).as_deref(), Some("10.77.0.2"));
+        // Tables of others: not a comment, cut off, empty, and longer than it is.
+        for other in [&[1, 2, b'x', 0][..], &[0], &[], &[0, 9, b'x', 0]] {
+            assert_eq!(comment_of(other), None, "{other:?}");
+        }
     }
 }

@@ -52,7 +52,7 @@ pub fn base(bridge: &str, subnet: Cidr) -> Vec<Message> {
     let rule = |chain, parts: &[Vec<Expression>]| add_rule(bridge, chain, &parts.concat(), "");
     let ours = || ip_saddr(subnet.network(), subnet.mask());
     let loopback = (Ipv4Addr::new(127, 0, 0, 0), 0xff00_0000);
-    let (to_bridge, past_bridge) = (|| oifname(bridge, false), || oifname(bridge, true));
+    let to_bridge = || oifname(bridge, false);
     vec![
         add_table(bridge, NOTE),
         add_chain(bridge, "guard", Hook::Prerouting, Kind::Raw),
@@ -73,7 +73,7 @@ pub fn base(bridge: &str, subnet: Cidr) -> Vec<Message> {
         rule("forward", &[iifname(bridge), accept()]),
         rule("forward", &[to_bridge(), drop()]),
         // Out of the bridge: under the address of whichever interface it leaves by.
-        rule("postrouting", &[ours(), past_bridge(), masquerade()]),
+        rule("postrouting", &masquerade_what_leaves(bridge, subnet)),
         // A container that asks for a published port of its own bridge, or a process of the host
         // that does so through 127.0.0.1: the answer has to come back through us, to be
         // translated back, and not straight to the sender.
@@ -84,6 +84,13 @@ pub fn base(bridge: &str, subnet: Cidr) -> Vec<Message> {
         ),
     ]
 }
+
+/// The parts of the rule for what leaves the subnet by another interface than the bridge.
+fn masquerade_what_leaves(bridge: &str, subnet: Cidr) -> [Vec<Expression>; 3] {
+    // ANCHOR: ex-5.1
+    [ip_saddr(subnet.network(), subnet.mask()), oifname(bridge, true), masquerade()]
+    // ANCHOR_END: ex-5.1
+}
 // ANCHOR_END: base
 
 /// The rules of one container: its published ports, for what comes in (prerouting) and for what
@@ -93,6 +100,7 @@ pub fn base(bridge: &str, subnet: Cidr) -> Vec<Message> {
 pub fn published(bridge: &str, address: Ipv4Addr, ports: &[Publish]) -> Vec<Message> {
     let mut rules = Vec::new();
     for port in ports {
+        // ANCHOR: ex-5.2
         let to = if port.address.is_unspecified() {
             to_this_host()
         } else {
@@ -103,6 +111,7 @@ pub fn published(bridge: &str, address: Ipv4Addr, ports: &[Publish]) -> Vec<Mess
         for chain in ["prerouting", "output"] {
             rules.push(add_rule(bridge, chain, &rule, &address.to_string()));
         }
+        // ANCHOR_END: ex-5.2
     }
     rules
 }

@@ -7,15 +7,15 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, chown, fork, getegid, geteuid, setgid, setgroups, sethostname,
-    setuid,
+    ForkResult, Gid, Pid, Uid, chown, fork, getegid, geteuid, getpgrp, setgid, setgroups,
+    sethostname, setpgid, setuid, tcsetpgrp,
 };
 
 use crate::snapshot::Snapshot;
@@ -53,6 +53,22 @@ impl Who {
     }
 }
 
+/// Whether we are in the first user namespace, where every id is itself.
+pub(crate) fn in_first_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// Whether we are root of the machine: root of another user namespace is root of what belongs to that.
+pub(crate) fn is_machines_root() -> bool {
+    geteuid().is_root() && in_first_user_namespace()
+}
+
+/// How a process ended, as a shell says it: 128+n for signal n.
+pub(crate) fn exit_status(ended: ExitStatus) -> i32 {
+    ended.code().unwrap_or_else(|| 128 + ended.signal().unwrap_or(0))
+}
+
 /// The plain user that root becomes for a lab; a plain user stays who he is.
 pub(crate) const PLAIN_USER: u32 = 1000;
 
@@ -86,9 +102,12 @@ pub fn run(who: Who, check: bool, inside: impl FnOnce() -> i32) -> Result<ExitSt
     if !uid.is_root() {
         spaces |= CloneFlags::CLONE_NEWUSER;
     }
-    unshare(spaces).context(
-        "cannot make the lab's namespaces; if this system restricts user namespaces, run as root",
-    )?;
+    unshare(spaces).map_err(|errno| {
+        anyhow!(
+            "cannot make the lab's namespaces: {errno}; if this system restricts user namespaces, \
+             run as root\nsee: cargo workshop doctor userns"
+        )
+    })?;
     if !uid.is_root() {
         let inside = if who == Who::LabRoot { (0, 0) } else { (uid.as_raw(), gid.as_raw()) };
         map_ids(inside, (uid, gid))?;
@@ -170,7 +189,7 @@ fn become_user(id: u32) -> Result<()> {
     Ok(())
 }
 
-fn map_ids(inside: (u32, u32), (uid, gid): (Uid, Gid)) -> Result<()> {
+pub(crate) fn map_ids(inside: (u32, u32), (uid, gid): (Uid, Gid)) -> Result<()> {
     let write = |file: &str, text: &str| {
         fs::write(format!("/proc/self/{file}"), text)
             .with_context(|| format!("cannot write {text:?} to /proc/self/{file}"))
@@ -265,7 +284,7 @@ fn build_host() -> Result<()> {
     fs::remove_dir(aside).context("cannot clean up /run")
 }
 
-fn make_private() -> Result<()> {
+pub(crate) fn make_private() -> Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .context("cannot make the mounts private")
@@ -277,6 +296,29 @@ fn ignore(signals: &[Signal]) -> Result<()> {
         unsafe { signal(ignored, SigHandler::SigIgn) }.context("cannot ignore a signal")?;
     }
     Ok(())
+}
+
+/// Makes us the leader of a process group in the terminal's foreground, if there is a terminal.
+///
+/// Call it inside, before a shell: when a shell with job control ends, it gives the terminal back to the
+/// group that it was started in, and a group outside of its PID namespace has no number there.
+pub fn lead_terminal() {
+    // It fails where it is not needed: a session's leader leads a group already.
+    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    take_terminal();
+}
+
+/// Puts our process group into the terminal's foreground, if there is a terminal.
+///
+/// Call it outside, after [`run`], if inside was a [`lead_terminal`].
+pub fn take_terminal() {
+    // Who is in the background gets SIGTTOU for this (tcsetpgrp(3)).
+    // SAFETY: the handlers are SIG_IGN and the one before, no code of ours.
+    unsafe {
+        let before = signal(Signal::SIGTTOU, SigHandler::SigIgn);
+        let _ = tcsetpgrp(std::io::stdin(), getpgrp());
+        let _ = before.map(|before| signal(Signal::SIGTTOU, before));
+    }
 }
 
 /// What a shell in the lab says first.

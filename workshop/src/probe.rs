@@ -36,7 +36,7 @@ fn run(name: &str, words: &[&str]) -> Result<()> {
     match name {
         "eat" => eat(number()?),
         "spin" => spin(Duration::from_secs(number()? as u64)),
-        "forks" => forks(),
+        "forks" => forks(number().unwrap_or(1000)),
         "flee" => flee(),
         "get" => println!("{}", get(words[0], words.get(1).unwrap_or(&"/"))),
         "spy" => spy()?,
@@ -84,15 +84,15 @@ fn spin(time: Duration) {
     println!("used {} ms", used.as_millis());
 }
 
-/// Starts processes that wait, until it may start no more; says how many that were.
-fn forks() {
+/// Starts processes that wait, until it may start no more, or has so many; says how many that were.
+fn forks(most: usize) {
     let mut children = Vec::new();
     let error = loop {
         match std::process::Command::new("sleep").arg("60").spawn() {
             Ok(child) => children.push(child),
             Err(error) => break error,
         }
-        if children.len() > 1000 {
+        if children.len() >= most {
             println!("no limit");
             break std::io::Error::other("none");
         }

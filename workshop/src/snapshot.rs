@@ -7,11 +7,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::nft;
 use crate::wire::Wire;
 
 /// A line for each thing that there is.
@@ -68,43 +67,14 @@ impl Snapshot {
 }
 
 /// Every nf_tables object, as the kernel's own bytes.
-fn firewall() -> Result<Vec<String>> {
-    const SUBSYSTEM: u16 = 10 << 8; // NFNL_SUBSYS_NFTABLES
-    const REQUEST_DUMP: u16 = 0x301;
-    let kinds = [("table", 1), ("chain", 4), ("rule", 7)];
+pub(crate) fn firewall() -> Result<Vec<String>> {
     let mut lines = Vec::new();
-    for (name, get) in kinds {
-        let mut socket = Socket::new(NETLINK_NETFILTER).context("cannot open a netlink socket")?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        // nlmsghdr: length, type, flags, number, port; nfgenmsg: family 0 is every family.
-        let mut request = 20_u32.to_ne_bytes().to_vec();
-        request.extend((SUBSYSTEM | get).to_ne_bytes());
-        request.extend(REQUEST_DUMP.to_ne_bytes());
-        request.extend([0; 12]);
-        socket.send(&request, 0)?;
-        'dump: loop {
-            let (bytes, _) = socket.recv_from_full()?;
-            let mut rest = &bytes[..];
-            while let Some((len, kind)) = header(rest) {
-                const ERROR: u16 = 2;
-                const DONE: u16 = 3;
-                match kind {
-                    DONE => break 'dump,
-                    ERROR => bail!("the kernel lists no nf_tables {name}s: is that in it?"),
-                    _ => lines.push(format!("{name} {:02x?}", &rest[20..len])),
-                }
-                rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-            }
-        }
+    for (name, kind) in nft::KINDS {
+        let list = nft::list(kind)
+            .with_context(|| format!("the kernel lists no nf_tables {name}s: is that in it?"))?;
+        lines.extend(list.iter().map(|bytes| format!("{name} {bytes:02x?}")));
     }
     Ok(lines)
-}
-
-fn header(bytes: &[u8]) -> Option<(usize, u16)> {
-    let len = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-    (len >= 16 && len <= bytes.len()).then_some((len, kind))
 }
 
 /// The mounts of every mount namespace that we see, each once.

@@ -14,7 +14,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use nix::unistd::geteuid;
 
 use crate::lab::{self, Who};
-use crate::probe;
+use crate::{by_hand, probe};
 
 /// A test: its name, who it is for, and what it does.
 pub struct Test {
@@ -24,6 +24,8 @@ pub struct Test {
     pub who: &'static [Who],
     /// What the machine has to have; without it the test is not listed.
     pub needs: Needs,
+    /// The text of the script by-hand.sh, if it has to pass with that, too.
+    pub by_hand: Option<&'static str>,
     /// Panics if something is not as it should be.
     pub run: fn(Who),
 }
@@ -58,23 +60,34 @@ impl Needs {
     }
 }
 
-/// `test!(function, [Root, Plain])`, or `test!(function, [Root], Limits)` with what it [`Needs`].
+/// `test!(function, [Root, Plain])`. With what it [`Needs`] behind that: `test!(function, [Root], Limits)`;
+/// with `by_hand` at the end, what the script by-hand.sh can do, too.
 #[macro_export]
 macro_rules! test {
     ($function:ident, [$($who:ident),+]) => {
-        $crate::test!($function, [$($who),+], Nothing)
+        $crate::test!($function, [$($who),+], Nothing, None)
+    };
+    ($function:ident, [$($who:ident),+], by_hand) => {
+        $crate::test!($function, [$($who),+], Nothing, by_hand)
     };
     ($function:ident, [$($who:ident),+], $needs:ident) => {
+        $crate::test!($function, [$($who),+], $needs, None)
+    };
+    ($function:ident, [$($who:ident),+], $needs:ident, by_hand) => {
+        $crate::test!($function, [$($who),+], $needs, Some(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/by-hand.sh"))))
+    };
+    ($function:ident, [$($who:ident),+], $needs:ident, $script:expr) => {
         $crate::suite::Test {
             name: stringify!($function),
             who: &[$($crate::lab::Who::$who),+],
             needs: $crate::suite::Needs::$needs,
+            by_hand: $script,
             run: $function,
         }
     };
 }
 
-/// Says which test this process is to run: `NAME/WHO`.
+/// Says which test this process is to run: `NAME/WHO`, or `NAME/by-hand/WHO`.
 const VARIABLE: &str = "WORKSHOP_TEST";
 /// A test takes a second or two; in a virtual machine without KVM thirty times that.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -89,18 +102,30 @@ pub fn suite(tests: &'static [Test]) -> ExitCode {
         return run_in_lab(tests, &wanted);
     }
     let root = geteuid().is_root();
-    let trials = tests.iter().flat_map(|test| test.who.iter().map(move |&who| (test, who)));
-    let listed = trials.filter(|(test, who)| test.needs.are_met(*who));
-    let trials = listed.map(|(test, who)| {
-        let name = format!("{}/{}", test.name, who.name());
+    let trial = |test: &Test, mark: &str, who: Who| {
+        let name = format!("{}/{mark}{}", test.name, who.name());
         let trial = Trial::test(name.clone(), move || run_apart(&name));
         trial.with_ignored_flag(who == Who::Root && !root)
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    };
+    let mut trials = Vec::new();
+    for test in tests {
+        let who = || test.who.iter().copied().filter(|&who| test.needs.are_met(who));
+        trials.extend(who().map(|who| trial(test, "", who)));
+        if let Some(script) = test.by_hand {
+            // In the scripts limits take root.
+            let can = |who: &Who| test.needs == Needs::Nothing || *who == Who::Root;
+            let by_hand = who().filter(can).map(|who| trial(test, by_hand::MARK, who));
+            let skip =
+                |t: Trial| if by_hand::has_tools(script) { t } else { t.with_ignored_flag(true) };
+            trials.extend(by_hand.map(skip));
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
 fn run_in_lab(tests: &[Test], wanted: &str) -> ExitCode {
     let (name, who) = wanted.split_once('/').unwrap_or((wanted, ""));
+    let (by_hand, who) = who.strip_prefix(by_hand::MARK).map_or((false, who), |who| (true, who));
     let who = Who::ALL.into_iter().find(|w| w.name() == who);
     let (Some(test), Some(who)) = (tests.iter().find(|test| test.name == name), who) else {
         eprintln!("no test {wanted}");
@@ -109,9 +134,13 @@ fn run_in_lab(tests: &[Test], wanted: &str) -> ExitCode {
     let status = lab::run(who, true, || {
         // SAFETY: one thread, so nobody reads the environment at this time.
         unsafe { std::env::remove_var(VARIABLE) }; // or our probes would be tests
-        match std::panic::catch_unwind(|| (test.run)(who)) {
+        let run = || match std::panic::catch_unwind(|| (test.run)(who)) {
             Ok(()) => 0,
             Err(_) => 101, // the panic's message is on stderr
+        };
+        match test.by_hand.filter(|_| by_hand) {
+            Some(script) => by_hand::with(script, run),
+            None => run(),
         }
     });
     match status {
@@ -186,10 +215,12 @@ pub fn finish(mut child: Child, patience: Duration) -> Outcome {
     Outcome { status: status.code(), stdout: text(reader), stderr }
 }
 
-/// A program under test, as it is in this lab, with words for its command line.
+/// A program under test, as it is in this lab, with words for its command line; or the script that
+/// does the same by hand, if that is under test.
 #[must_use]
 pub fn command(program: &str, words: &[&str]) -> Command {
-    let mut command = Command::new(lab::program(program));
+    let program = || Command::new(lab::program(program));
+    let mut command = by_hand::command().unwrap_or_else(program);
     command.args(words);
     command
 }
@@ -205,6 +236,16 @@ pub fn this_program() -> PathBuf {
 #[must_use]
 pub fn probe_volume() -> String {
     format!("{}:/probe:ro", this_program().display())
+}
+
+/// Puts into an image the links that the host has beside /usr: with that as a volume it can run
+/// programs.
+pub fn link_to_usr(image: &Path) {
+    for link in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
+        if let Ok(target) = std::fs::read_link(Path::new("/").join(link)) {
+            std::os::unix::fs::symlink(target, image.join(link)).expect("an image of our own");
+        }
+    }
 }
 
 /// Something that runs until it is dropped.
@@ -235,6 +276,18 @@ impl Running {
         let (running, line) = Self::start(&mut command(program, &words));
         assert_eq!(line, "ready\n", "{words:?}");
         running
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end, and returns its exit status.
+    #[must_use]
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.wait().expect("our own child").code()
     }
 
     /// Kills it: a runtime cannot clean up then.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::RawFd;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
@@ -91,12 +91,18 @@ impl Wire {
         Ok(self.dump_links()?.iter().map(|link| name_of(link).to_owned()).collect())
     }
 
+    /// The names of the links that are switched off.
+    pub fn down(&self) -> Result<Vec<String>> {
+        let links = self.dump_links()?;
+        let down = links.iter().filter(|link| !link.header.flags.contains(LinkFlags::Up));
+        Ok(down.map(|link| name_of(link).to_owned()).collect())
+    }
+
     /// All links, addresses and routes of IPv4, a line each.
     pub fn describe(&self) -> Result<Vec<String>> {
         let links = self.dump_links()?;
         let name = |index: u32| {
-            let link = links.iter().find(|link| link.header.index == index);
-            link.map_or_else(|| index.to_string(), |link| name_of(link).to_owned())
+            name_of_index(&links, index).map_or_else(|| index.to_string(), str::to_owned)
         };
         let mut lines: Vec<_> =
             links.iter().map(|link| format!("link {}", name_of(link))).collect();
@@ -114,10 +120,7 @@ impl Wire {
             lines.push(format!("address {local}/{} on {}", header.prefix_len, name(header.index)));
         }
 
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        for reply in self.request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)? {
-            let RouteNetlinkMessage::NewRoute(route) = reply else { continue };
+        for route in self.dump_routes()? {
             let (mut to, mut via, mut link) = ("default".to_owned(), String::new(), String::new());
             for attribute in &route.attributes {
                 match attribute {
@@ -133,6 +136,25 @@ impl Wire {
         Ok(lines)
     }
 
+    /// The IPv4 routes of all tables but the default ones: destination, prefix length, link.
+    pub fn routes(&self) -> Result<Vec<(Ipv4Addr, u8, String)>> {
+        let links = self.dump_links()?;
+        let read = |route: RouteMessage| {
+            let (mut to, mut name) = (None, "?");
+            for attribute in &route.attributes {
+                match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet(address)) => to = Some(*address),
+                    RouteAttribute::Oif(index) => {
+                        name = name_of_index(&links, *index).unwrap_or("?");
+                    }
+                    _ => {}
+                }
+            }
+            Some((to?, route.header.destination_prefix_length, name.to_owned()))
+        };
+        Ok(self.dump_routes()?.into_iter().filter_map(read).collect())
+    }
+
     fn index(&self, name: &str) -> Result<u32> {
         let links = self.dump_links()?;
         let link = links.iter().find(|link| name_of(link) == name);
@@ -146,6 +168,19 @@ impl Wire {
             .into_iter()
             .filter_map(|reply| match reply {
                 RouteNetlinkMessage::NewLink(link) => Some(link),
+                _ => None,
+            })
+            .collect())
+    }
+
+    fn dump_routes(&self) -> Result<Vec<RouteMessage>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        let replies = self.request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)?;
+        Ok(replies
+            .into_iter()
+            .filter_map(|reply| match reply {
+                RouteNetlinkMessage::NewRoute(route) => Some(route),
                 _ => None,
             })
             .collect())
@@ -179,13 +214,17 @@ impl Wire {
                 match reply.payload {
                     NetlinkPayload::Done(_) => return Ok(found),
                     NetlinkPayload::Error(error) if error.code.is_none() => return Ok(found),
-                    NetlinkPayload::Error(error) => bail!("{what}: {}", error.to_io()),
+                    NetlinkPayload::Error(error) => return Err(error.to_io()).context(what),
                     NetlinkPayload::InnerMessage(inner) => found.push(inner),
                     _ => {}
                 }
             }
         }
     }
+}
+
+fn name_of_index(links: &[LinkMessage], index: u32) -> Option<&str> {
+    links.iter().find(|link| link.header.index == index).map(name_of)
 }
 
 fn name_of(link: &LinkMessage) -> &str {

@@ -1,5 +1,6 @@
 //! What a process of the container may still do.
 
+mod own_program;
 mod seccomp;
 
 use std::str::FromStr as _;
@@ -9,6 +10,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 use nix::sys::prctl;
 
+pub use own_program::protect_own_program;
 pub use seccomp::{Filters, profile};
 
 /// docker's default capabilities (capabilities(7)).

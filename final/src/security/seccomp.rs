@@ -258,6 +258,8 @@ mod tests {
         assert_eq!(answer(&programs[0], 9999), denied);
         let allowed = u32::try_from(libc::SYS_read).unwrap();
         assert_eq!(answer(&programs[0], allowed), 0x7fff_0000);
+        // The calls of x32, a third ABI of x86_64, are those of this one with a bit set.
+        assert_eq!(answer(&programs[0], 0x4000_0000 | allowed), denied);
         let mount = u32::try_from(libc::SYS_mount).unwrap();
         assert_eq!(answer(&programs[0], mount), denied);
     }

@@ -1,20 +1,25 @@
 //! `final exec`
 
 use std::io::{IsTerminal as _, stdin};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns};
-use nix::unistd::chdir;
+use nix::unistd::fchdir;
 use step01_namespaces::{Child, Namespace, Namespaces, Signals};
 use step02_cgroups::Cgroup;
+use step03_rootfs::Root;
 
 use crate::bundle::Bundle;
 use crate::cli::ExecArgs;
+use crate::process::close_to_others;
+use crate::security::protect_own_program;
 use crate::store::Store;
 use crate::terminal;
 
 /// Runs a program in a running container; returns its exit status.
 pub fn run(args: &ExecArgs) -> Result<u8> {
+    protect_own_program()?;
     let signals = Signals::block()?;
     let input_ok = !(args.stdio.tty && args.stdio.interactive) || stdin().is_terminal();
     ensure!(input_ok, "the input device is not a terminal: leave out -t");
@@ -39,31 +44,43 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
     // The PID namespace is special: setns(2) puts not us into it, but our next child. And it
     // takes a capability over the user namespace that owns it, so that one comes first.
     let (before, after) = split(bundle.namespaces);
-    setns(&pidfd, before).context("cannot join the container's PID namespace")?;
+    setns(&pidfd, flags(&before)).context("cannot join the container's PID namespace")?;
 
+    close_to_others()?; // before the child is there to be seen: it inherits this
     let mut child = Child::spawn(Namespaces::default(), cgroup.fd(), || {
         cgroup.join()?;
         bundle.process.leave_caller()?;
-        setns(&pidfd, after).context("cannot join the container's namespaces")?;
-        chdir(&workdir).with_context(|| format!("no directory {} in it", workdir.display()))?;
+        setns(&pidfd, flags(&after)).context("cannot join the container's namespaces")?;
+        enter(&workdir)?;
         let terminal = bundle.process.open_stdio()?;
         bundle.process.restrict()?;
         Ok(bundle.process.command(terminal))
     })?;
     match child.go()? {
-        Some(master) => terminal::relay(&mut child, master, args.stdio.interactive, &signals),
+        Some(master) => terminal::relay(&mut child, master, &bundle.process, &signals),
         None => child.wait(&signals),
     }
 }
 
-/// What is joined before the fork, and what after it, as setns(2) wants it.
-fn split(namespaces: Namespaces) -> (CloneFlags, CloneFlags) {
-    let (before, after): (Vec<_>, Vec<_>) = Namespace::ALL
+/// Changes to a directory of the container, which may have made it a link: through /proc/self/fd/N
+/// it would lead to a directory of the host that we still have open (CVE-2024-21626).
+fn enter(workdir: &Path) -> Result<()> {
+    let found = Root::open(Path::new("/"))?.find(workdir)?;
+    let directory = found.with_context(|| format!("no directory {} in it", workdir.display()))?;
+    fchdir(&directory).with_context(|| format!("cannot change to {}", workdir.display()))
+}
+
+/// What is joined before the clone, and what after it, as setns(2) wants it.
+#[must_use]
+pub fn split(namespaces: Namespaces) -> (Vec<Namespace>, Vec<Namespace>) {
+    // ANCHOR: ex-6.1
+    Namespace::ALL
         .into_iter()
         .filter(|&namespace| namespaces.contains(namespace))
-        .partition(|namespace| matches!(namespace, Namespace::User | Namespace::Pid));
-    let flags = |chosen: Vec<Namespace>| {
-        CloneFlags::from_bits_retain(chosen.iter().fold(0, |flags, n| flags | n.flag()))
-    };
-    (flags(before), flags(after))
+        .partition(|namespace| matches!(namespace, Namespace::User | Namespace::Pid))
+    // ANCHOR_END: ex-6.1
+}
+
+fn flags(namespaces: &[Namespace]) -> CloneFlags {
+    CloneFlags::from_bits_retain(namespaces.iter().fold(0, |flags, n| flags | n.flag()))
 }

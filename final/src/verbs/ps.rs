@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use step01_namespaces::printable;
 
 use crate::cli::PsArgs;
 use crate::store::{Container, Store};
@@ -48,7 +49,7 @@ fn row(container: &Container) -> [String; 7] {
     };
     [
         state.short_id().to_owned(),
-        state.image.clone(),
+        printable(&state.image),
         format!("{command:?}"),
         format!("{age} ago"),
         status,

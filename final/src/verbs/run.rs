@@ -3,18 +3,20 @@
 use anyhow::Result;
 use colored::Colorize as _;
 use nix::unistd::geteuid;
-use step01_namespaces::Signals;
+use step01_namespaces::{Signals, say, warn};
 use step03_rootfs::Image;
 use step05_nat::Publish;
 
 use crate::bundle::Bundle;
 use crate::cli::RunArgs;
+use crate::security::protect_own_program;
 use crate::spec::Request;
 use crate::store::{State, Store, new_id};
 use crate::{create, image, spec};
 
 /// Flags + image -> bundle -> a container's whole life; returns its exit status.
 pub fn run(args: &RunArgs) -> Result<u8> {
+    protect_own_program()?;
     let signals = Signals::block()?;
 
     // All of it is checked before anything is made.
@@ -39,13 +41,14 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     }
     Bundle::save(&directory, &spec)?;
     if !geteuid().is_root() && args.net.is_none() {
-        eprintln!(
-            "{} you are not root, so this container has a user namespace, and of networks only \
-             its own loopback (--net host shares yours)",
-            "rootless:".yellow()
+        say(
+            "rootless:".yellow(),
+            "you are not root, so this container has a user namespace, and of networks only its \
+             own loopback (--net host shares yours)",
         );
     }
     let status = create::run(&mut container, &bundle, &signals)?;
-    container.finish(status)?;
+    // The program has run, and its status is what our caller waits for.
+    container.finish(status).unwrap_or_else(|error| warn(&format!("{error:#}")));
     Ok(status)
 }

@@ -36,20 +36,23 @@ const BINARY: &str = env!("CARGO_BIN_EXE_step02-cgroups");
 const PATIENCE: Duration = Duration::from_secs(60);
 
 static TESTS: &[Test] = &[
-    test!(a_program_over_its_memory_limit_is_killed_and_reported, [Root, Plain], Limits),
-    test!(a_program_within_its_memory_limit_ends_well, [Root, Plain], Limits),
-    test!(a_child_over_the_memory_limit_is_reported_too, [Root, Plain], Limits),
-    test!(the_kernel_has_every_limit, [Root, Plain], Limits),
-    test!(a_tenth_of_a_processor_is_less_than_half, [Root, Plain], Limits),
-    test!(a_fork_loop_stops_at_the_limit, [Root, Plain], Limits),
-    test!(the_program_runs_on_its_processor, [Root, Plain], Limits),
-    test!(the_program_and_its_first_child_start_in_the_cgroup, [Root, Plain], Limits),
-    test!(the_program_sees_its_cgroup_as_the_root, [Root, Plain], Limits),
+    test!(a_program_over_its_memory_limit_is_killed, [Root, Plain], Limits, by_hand),
+    test!(a_kill_for_memory_is_reported, [Root, Plain], Limits),
+    test!(a_program_within_its_memory_limit_ends_well, [Root, Plain], Limits, by_hand),
+    test!(a_child_over_the_memory_limit_is_killed_too, [Root, Plain], Limits, by_hand),
+    test!(the_kernel_has_every_limit, [Root, Plain], Limits, by_hand),
+    test!(a_tenth_of_a_processor_is_less_than_half, [Root, Plain], Limits, by_hand),
+    test!(a_fork_loop_stops_at_the_limit, [Root, Plain], Limits, by_hand),
+    test!(the_program_runs_on_its_processor, [Root, Plain], Limits, by_hand),
+    test!(the_program_and_its_first_child_start_in_the_cgroup, [Root, Plain], Limits, by_hand),
+    test!(the_program_sees_its_cgroup_as_the_root, [Root, Plain], Limits, by_hand),
+    test!(without_a_cgroup_namespace_it_sees_where_its_cgroup_is, [Root, Plain], Limits),
     test!(usage_is_what_was_used, [Root, Plain], Limits),
-    test!(the_cgroup_is_gone_after_the_end, [Root, Plain], Limits),
+    test!(the_cgroup_is_gone_after_the_end, [Root, Plain], Limits, by_hand),
     test!(the_cgroup_is_gone_after_an_error, [Root, Plain], Limits),
     test!(a_living_cgroup_is_left_alone, [Root, Plain], Limits),
-    test!(daemons_end_with_the_container, [Root, Plain], Limits),
+    test!(daemons_end_with_the_container, [Root, Plain], Limits, by_hand),
+    test!(daemons_end_also_without_a_pid_namespace, [Root, Plain], Limits),
     test!(a_fork_loop_ends_with_the_container, [Root, Plain], Limits),
     test!(
         the_cgroup_of_a_killed_parent_is_removed_by_the_next_command,
@@ -111,6 +114,8 @@ const TREES: &str = "/sys/fs/cgroup";
 /// A container that runs, and the cgroups that it is in: one on version 2, a few on version 1.
 struct Running {
     child: Child,
+    /// The program's process.
+    pid: Pid,
     groups: Vec<PathBuf>,
 }
 
@@ -120,9 +125,11 @@ impl Running {
         let mut command = command(BINARY, options);
         command.args(["sh", "-c", script]).arg(this_program());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut running = Self { child: command.spawn().unwrap(), groups: Vec::new() };
+        let child = command.spawn().unwrap();
+        let mut running = Self { child, pid: Pid::this(), groups: Vec::new() };
         let pid = running.line();
         assert!(!pid.is_empty(), "it did not start: {:?}", finish(running.child, PATIENCE));
+        running.pid = Pid::from_raw(pid.parse().unwrap());
         running.groups = find(Path::new(TREES), &|group| processes(group).contains(&pid));
         assert!(!running.groups.is_empty(), "no cgroup of ours has the process {pid:?}");
         running
@@ -146,7 +153,7 @@ impl Running {
 
     /// Ends it, if it waits for that.
     fn end(self) -> Outcome {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        kill(self.pid, Signal::SIGTERM).unwrap();
         finish(self.child, PATIENCE)
     }
 }
@@ -157,7 +164,8 @@ fn find(directory: &Path, holds: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
     for entry in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let (path, name) = (entry.path(), entry.file_name());
-            let ours = name.to_string_lossy().starts_with("container-workshop-");
+            let prefixes = ["container-workshop-", "by-hand-"];
+            let ours = prefixes.iter().any(|prefix| name.to_string_lossy().starts_with(prefix));
             found.extend(find(&path, holds));
             found.extend((ours && holds(&path)).then_some(path));
         }
@@ -224,10 +232,24 @@ fn number(text: &str) -> u64 {
 
 const KILLED: i32 = 128 + Signal::SIGKILL as i32;
 
-fn a_program_over_its_memory_limit_is_killed_and_reported(_: Who) {
+fn a_program_over_its_memory_limit_is_killed(_: Who) {
     let killed = probe(&["--memory", "32M"], &["@eat", "64"]);
     assert_eq!(killed.status, Some(KILLED), "{killed:?}");
-    assert!(killed.stderr.contains("over its memory limit of 32 MiB"), "{killed:?}");
+}
+
+const REPORT: &str = "over its memory limit of 32 MiB";
+
+fn a_kill_for_memory_is_reported(_: Who) {
+    let killed = probe(&["--memory", "32M"], &["@eat", "64"]);
+    assert!(killed.stderr.contains(REPORT), "{killed:?}");
+    let mut running = Running::start(&["--memory", "32M"], &eating_child());
+    running.line(); // the child has been killed
+    let ended = running.end();
+    assert!(ended.stderr.contains(REPORT), "{ended:?}");
+}
+
+fn eating_child() -> String {
+    format!("{BEGIN}; \"$0\" @eat 64; echo $?; {WAIT}")
 }
 
 fn a_program_within_its_memory_limit_ends_well(_: Who) {
@@ -236,13 +258,11 @@ fn a_program_within_its_memory_limit_ends_well(_: Who) {
     assert_eq!(ended.stdout, "ate 64 MiB\n");
 }
 
-fn a_child_over_the_memory_limit_is_reported_too(_: Who) {
-    let script = format!("{BEGIN}; \"$0\" @eat 64; echo $?; {WAIT}");
-    let mut running = Running::start(&["--memory", "32M"], &script);
+fn a_child_over_the_memory_limit_is_killed_too(_: Who) {
+    let mut running = Running::start(&["--memory", "32M"], &eating_child());
     assert_eq!(running.line(), KILLED.to_string());
     let ended = running.end();
     assert_eq!(ended.status, Some(0), "{ended:?}");
-    assert!(ended.stderr.contains("over its memory limit of 32 MiB"), "{ended:?}");
 }
 
 fn the_kernel_has_every_limit(_: Who) {
@@ -309,11 +329,13 @@ fn the_program_and_its_first_child_start_in_the_cgroup(_: Who) {
 }
 
 fn the_program_sees_its_cgroup_as_the_root(_: Who) {
-    let show = ["cat", "/proc/self/cgroup"];
-    let inside = step02(&show).stdout;
+    let inside = step02(&["cat", "/proc/self/cgroup"]).stdout;
     assert!(inside.lines().count() > 0);
     assert!(inside.lines().all(|line| line.ends_with(":/")), "{inside}");
-    let shared = step02(&[&["--share", "cgroup"], &show[..]].concat()).stdout;
+}
+
+fn without_a_cgroup_namespace_it_sees_where_its_cgroup_is(_: Who) {
+    let shared = step02(&["--share", "cgroup", "cat", "/proc/self/cgroup"]).stdout;
     assert!(shared.contains("/container-workshop-"), "{shared}");
 }
 
@@ -379,19 +401,26 @@ fn a_living_cgroup_is_left_alone(_: Who) {
     assert_eq!(running.end().status, Some(0));
 }
 
-/// In a PID namespace the kernel ends them with PID 1, without one the cgroup has to.
+/// In a PID namespace the kernel ends them with PID 1.
 fn daemons_end_with_the_container(_: Who) {
-    for share in ["time", "pid"] {
-        let script = format!("(sleep 60 &); (nohup sleep 60 &); {BEGIN}; {WAIT}");
-        let running = Running::start(&["--share", share], &script);
-        let group = running.groups[0].clone();
-        assert_eq!(processes(&group).len(), 3);
-        let inside = processes(&group).into_iter().map(|pid| PathBuf::from("/proc").join(pid));
-        let inside: Vec<_> = inside.collect();
-        assert_eq!(running.end().status, Some(0));
-        eventually("the daemons' end", || !any_exists(&inside));
-        assert!(!group.exists());
-    }
+    daemons_end(&[]);
+}
+
+/// There the cgroup has to end them.
+fn daemons_end_also_without_a_pid_namespace(_: Who) {
+    daemons_end(&["--share", "pid"]);
+}
+
+fn daemons_end(options: &[&str]) {
+    let script = format!("(sleep 60 &); (nohup sleep 60 &); {BEGIN}; {WAIT}");
+    let running = Running::start(options, &script);
+    let group = running.groups[0].clone();
+    assert_eq!(processes(&group).len(), 3);
+    let inside = processes(&group).into_iter().map(|pid| PathBuf::from("/proc").join(pid));
+    let inside: Vec<_> = inside.collect();
+    assert_eq!(running.end().status, Some(0));
+    eventually("the daemons' end", || !any_exists(&inside));
+    assert!(!group.exists());
 }
 
 /// Without a PID namespace, and of the worst kind: see the probe.
@@ -448,6 +477,8 @@ fn an_undelegated_user_has_no_limits(_: Who) {
         assert!(outcome.stderr.contains("root"), "{outcome:?}"); // what to do
         let delegation = "systemd-run --user --scope -p Delegate=yes";
         assert!(outcome.stderr.contains(delegation) || !is_version_2(), "{outcome:?}");
+        let last = "\nsee: cargo workshop doctor cgroup-delegation\n";
+        assert!(outcome.stderr.ends_with(last), "{outcome:?}");
     }
     let outcome = step02(&["true"]);
     assert_eq!((outcome.status, outcome.stderr.as_str()), (Some(0), ""));

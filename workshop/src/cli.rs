@@ -1,14 +1,15 @@
-//! The learner's tool: `cargo workshop lab`, and the tests': `cargo workshop matrix`.
+//! The learner's tool: `cargo workshop VERB`.
 
 use std::ffi::OsString;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use workshop::lab::{self, Who};
-use workshop::matrix;
+
+use crate::lab::{self, Who};
+use crate::{doctor, drill, exercises, matrix, probe};
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -20,6 +21,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    #[command(flatten)]
+    Exercises(exercises::verbs::Verb),
     /// Open a shell in a lab: a throw-away host with an internet beside it
     Lab {
         /// Stay a plain user in the lab (uid 1000 if you are root now)
@@ -30,6 +33,23 @@ enum Verb {
         #[arg(trailing_var_arg = true)]
         command: Vec<OsString>,
     },
+
+    /// Say what on this machine stops which step, why, and how to mend it; changes nothing
+    ///
+    /// Most checks try the thing itself, in a child and in namespaces that are gone with it. The
+    /// kernel may load modules for that, as it would for the steps.
+    Doctor {
+        /// Only this check, in detail
+        #[arg(value_name = "CHECK", conflicts_with = "list")]
+        name: Option<String>,
+
+        /// List the checks
+        #[arg(long)]
+        list: bool,
+    },
+
+    /// Open a lab in which one thing is broken: find it, repair it, check it
+    Break(drill::Args),
 
     /// Run all tests, on this kernel and on Debian's, as root and as a plain user
     Matrix,
@@ -45,16 +65,21 @@ enum Verb {
     },
 }
 
-fn main() -> ExitCode {
-    if let Some(status) = workshop::probe::main() {
+/// The `main` of the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    if let Some(status) = probe::main() {
         return status;
     }
-    let ended = match Cli::parse().verb {
+    let result = match Cli::parse().verb {
+        Verb::Exercises(verb) => exercises::verbs::run(verb),
         Verb::Lab { plain, command } => open_lab(plain, command),
+        Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
+        Verb::Break(args) => drill::main(&args),
         Verb::Matrix => matrix::run().map(|well| u8::from(!well)),
         Verb::Cell { user, suites } => matrix::cell(user, &suites).map(|well| u8::from(!well)),
     };
-    match ended {
+    match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -72,11 +97,14 @@ fn open_lab(plain: bool, mut words: Vec<OsString>) -> Result<u8> {
     let status = lab::run(who, false, move || {
         if shell {
             lab::greet();
+            lab::lead_terminal();
         }
         let error = Command::new(&words[0]).args(&words[1..]).exec();
         eprintln!("error: cannot execute {}: {error}", words[0].display());
         if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
     })?;
-    let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ok(u8::try_from(status).unwrap_or(125))
+    if shell {
+        lab::take_terminal();
+    }
+    Ok(u8::try_from(lab::exit_status(status)).unwrap_or(125))
 }

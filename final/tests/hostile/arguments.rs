@@ -1,0 +1,355 @@
+//! Nonsense on the command line.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use workshop::lab::Who;
+use workshop::suite::{command, eventually, finish};
+
+use crate::{BINARY, check, final_, outcome, scratch};
+
+/// Erases the screen, in both of the ways that a terminal knows, and forges a line.
+const ESCAPES: &str = "a\x1b[2J\u{9b}2J\nerror: forged";
+
+fn long() -> String {
+    "x".repeat(5000)
+}
+
+/// Runs containers that cannot be.
+fn refuse(table: &[(&[&str], &[&str])]) {
+    for (words, named) in table {
+        check(words, &final_(&[&["run", "--rm"], *words].concat()), 125, named);
+    }
+}
+
+pub fn nonsense_as_a_size_or_name_is_named(_: Who) {
+    let (long, escapes) = (&*long(), ESCAPES);
+    let many_cpus = &*format!("0{}", ",0-65535".repeat(5000));
+    refuse(&[
+        // sizes
+        (&["--memory", "0"][..], &["0 bytes", "6m"][..]),
+        (&["--memory", ""], &["--memory", "size"]),
+        (&["--memory", "-1"], &["\"-1\" is not a size"]),
+        (&["--memory", "12X"], &["\"12X\" is not a size"]),
+        (&["--memory", "1e9"], &["\"1e9\" is not a size"]),
+        (&["--memory", " 64m"], &["\" 64m\" is not a size"]),
+        (&["--memory", "18446744073709551615"], &["too much"]),
+        (&["--memory", "18446744073709551616"], &["18446744073709551616"]),
+        (&["--memory", "99999999999g"], &["too much"]),
+        (&["--memory", long], &["is not a size", "xxx\u{2026}"]),
+        (&["--memory", escapes], &["is not a size", r"\u{1b}[2J"]),
+        (&["--memory"], &["--memory", "value is required"]),
+        (&["--cpus", "0"], &["0 processors", "0.01"]),
+        (&["--cpus", "-1"], &["-1 processors"]),
+        (&["--cpus", "1e999"], &["1e999 processors"]),
+        (&["--cpus", "inf"], &["inf processors"]),
+        (&["--cpus", ""], &["not a number"]),
+        (&["--cpus", escapes], &["not a number"]),
+        (&["--pids-limit", "0"], &["--pids-limit", "4194304"]),
+        (&["--pids-limit", "-1"], &["--pids-limit", "-1"]),
+        (&["--pids-limit", "4194305"], &["--pids-limit", "4194304"]),
+        (&["--pids-limit", "18446744073709551616"], &["--pids-limit"]),
+        (&["--cpuset-cpus", "0,"], &["\"0,\" is not a list"]),
+        (&["--cpuset-cpus", "1-0"], &["\"1-0\" is not a list"]),
+        (&["--cpuset-cpus", "65536"], &["is not a list"]),
+        (&["--cpuset-cpus", many_cpus], &["this host has"]),
+        // names
+        (&["--name", ""], &["a container's name"]),
+        (&["--name", "a/b"], &["a/b"]),
+        (&["--name", "../../etc"], &["../../etc"]),
+        (&["--name", "-x"], &["-x"]),
+        (&["--name=-x"], &["-x"]),
+        (&["--name", long], &["128"]),
+        (&["--name", escapes], &["a container's name", r"\u{9b}2J", r"\n"]),
+        (&["--hostname", &long[..65]], &["64"]),
+        (&["--hostname", "a b"], &["host name"]),
+        (&["--hostname", ""], &["host name"]),
+        (&["--hostname", escapes], &["host name"]),
+        // networks
+        (&["--net", ""], &["--net", "bridge"]),
+        (&["--net", escapes], &["--net", "bridge"]),
+        (&["--bridge", ""], &["bridge's name"]),
+        (&["--bridge", "sixteen-letters-"], &["15 letters"]),
+        (&["--bridge", "../../x"], &["bridge's name"]),
+        (&["--bridge", "all"], &["all"]),
+        (&["--subnet", "10.0.0.0"], &["ADDRESS/PREFIX"]),
+        (&["--subnet", "10.0.0.0/33"], &["/33"]),
+        (&["--subnet", "10.0.0.0/-1"], &["-1"]),
+        (&["--subnet", "300.0.0.0/24"], &["300.0.0.0"]),
+        (&["--subnet", "fd00::/64"], &["IPv4"]),
+        (&["--subnet", escapes], &["ADDRESS/PREFIX"]),
+        (&["--ip", "10.77.0"], &["10.77.0"]),
+        (&["--publish", ""], &["HOST:CONTAINER"]),
+        (&["--publish", "0:80"], &["\"0\" is not a port"]),
+        (&["--publish", "80:65536"], &["\"65536\" is not a port"]),
+        (&["--publish", "80:80:80"], &["\"80\" is not an IPv4"]),
+        (&["--publish", "80:80/sctp"], &["sctp"]),
+        (&["--publish", "8000-8010:80"], &["\"8000-8010\" is not a port"]),
+        (&["--publish", escapes], &["HOST:CONTAINER"]),
+        (&["--publish", "80:80", "--net", "none"], &["--net bridge"]),
+    ]);
+}
+
+pub fn nonsense_as_a_file_or_flag_is_named(_: Who) {
+    let (long, escapes) = (&*long(), ESCAPES);
+    let long_path = &*format!("/{long}");
+    let dots = &*format!("{}etc/passwd", "../".repeat(100));
+    let fifo = &*format!("{}/fifo", scratch());
+    mkfifo(fifo, Mode::S_IRWXU).unwrap();
+    refuse(&[
+        // files
+        (&["--volume", ""], &["SRC:DST"]),
+        (&["--volume", "/usr"], &["SRC:DST"]),
+        (&["--volume", "/usr:/a:/b:/c"], &["SRC:DST"]),
+        (&["--volume", "/usr:/x:rx"], &["\"rx\""]),
+        (&["--volume", "name:/x"], &["\"name\"", "path"]),
+        (&["--volume", "/usr:x"], &["\"x\"", "absolute"]),
+        (&["--volume", "/usr:/x/../.."], &[".."]),
+        (&["--volume", "/usr:/."], &["on /"]),
+        (&["--volume", "/no-such:/x"], &["/no-such", "No such file"]),
+        (&["--volume", "/etc/passwd/x:/x"], &["Not a directory"]),
+        (&["--volume", "/\x1b[2J\nx:/x"], &[r"\u{1b}[2J"]),
+        (&["--volume", &format!("{long_path}:/x")], &["name too long"]),
+        (&["--workdir", "x"], &["absolute"]),
+        (&["--workdir", ""], &["absolute"]),
+        (&["--workdir", "/x/.."], &[".."]),
+        (&["--workdir", "/etc/passwd"], &["/etc/passwd is not a directory"]),
+        (&["--workdir", long_path], &["too long"]),
+        (&["--env", ""], &["needs a name"]),
+        (&["--env", "=x"], &["needs a name"]),
+        // images
+        (&["no-such-image"], &["no-such-image"]),
+        (&[""], &["no such image"]),
+        (&["/etc/passwd"], &["/etc/passwd is not a directory"]),
+        (&[fifo], &["/fifo is not a directory"]),
+        (&["/dev/null"], &["/dev/null is not a directory"]),
+        (&[dots], &["is not a directory"]),
+        (&[long_path], &["name too long"]),
+        (&[escapes], &["no such image", r"\u{1b}[2J\u{9b}2J\nerror: forged"]),
+        // flags
+        (&["--no-such-flag"], &["--no-such-flag"]),
+        (&["--no-such\n"], &[r"--no-such\n"]),
+        (&[&format!("--{long}")], &["xxx\u{2026}"]),
+        (&["-d"], &["-d"]),
+        (&["--rm", "host"], &["--rm", "cannot be used multiple times"]),
+        (&["--user", "nobody"], &["--user"]),
+        (&["--cap-add", "ALL"], &["--cap-add"]),
+        (&["-t", "-i"], &["not a terminal"]),
+    ]);
+    fs::remove_file(fifo).unwrap();
+}
+
+pub fn nonsense_for_a_bridge_is_named(_: Who) {
+    refuse(&[
+        (&["--bridge", "lo"][..], &["lo", "not ours", "--bridge"][..]),
+        (&["--subnet", "127.0.0.0/8"], &["--subnet", "127.0.0.0/8"]),
+        (&["--subnet", "0.0.0.0/8"], &["--subnet", "0.0.0.0/8"]),
+        (&["--subnet", "224.0.0.0/24"], &["--subnet", "224.0.0.0/24"]),
+        (&["--subnet", "255.255.255.0/24"], &["--subnet", "255.255.255.0/24"]),
+        (&["--ip", "10.77.0.1"], &["10.77.0.1", "bridge's"]),
+        (&["--ip", "10.77.0.255"], &["10.77.0.255"]),
+        (&["--ip", "0.0.0.0"], &["0.0.0.0"]),
+        (&["--ip", "192.0.2.1"], &["192.0.2.1", "10.77.0.0/24"]),
+        (&["--publish", "80:80", "--publish", "80:81"], &["80/tcp is published twice"]),
+        (&["--publish", "192.0.2.9:80:80"], &["192.0.2.9 is not an address"]),
+    ]);
+}
+
+pub fn nonsense_for_the_steps_is_named(_: Who) {
+    let (long, escapes) = (&*long(), ESCAPES);
+    let table = [
+        (1, &["--hostname", long][..], &["64"][..]),
+        (1, &["--hostname", escapes], &["host name"]),
+        (1, &["--share", escapes], &["--share", r"\u{9b}2J\nerror"]),
+        (1, &[&format!("--{long}")], &["xxx\u{2026}"]),
+        (2, &["--memory", "-1"], &["\"-1\" is not a size"]),
+        (2, &["--memory", "99999999999g"], &["too much"]),
+        (2, &["--cpus", "1e999"], &["1e999"]),
+        (2, &["--pids", "4194305"], &["--pids"]),
+        (2, &["--cpuset", escapes], &["is not a list"]),
+        (3, &["--rootfs", "/etc/passwd"], &["/etc/passwd is not a directory"]),
+        (3, &["--rootfs", escapes], &["no such image", r"\u{1b}[2J"]),
+        (3, &["--volume", "/usr:x"], &["absolute"]),
+        (3, &["--workdir", "/x/.."], &[".."]),
+        (4, &["--subnet", "10.0.0.0/33"], &["/33"]),
+        (4, &["--bridge", "all"], &["all"]),
+        (4, &["--ip", long], &["--ip"]),
+        (5, &["--publish", "80:80/sctp"], &["sctp"]),
+    ];
+    let crates = ["namespaces", "cgroups", "rootfs", "bridge-veth", "nat"];
+    let build = Path::new(BINARY).parent().unwrap();
+    for (first, words, named) in table {
+        for (number, name) in (1..).zip(crates).skip(first - 1) {
+            let step = build.join(format!("step0{number}-{name}"));
+            let refused = outcome(&mut command(step.to_str().unwrap(), words));
+            check(&(number, words), &refused, 125, named);
+        }
+    }
+}
+
+pub fn nonsense_for_the_other_verbs_is_named(_: Who) {
+    let (long, escapes) = (&*long(), ESCAPES);
+    let mut runtime = command(BINARY, &["run", "--rm", "--name", "box", "host", "sleep", "1000"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("box runs", || final_(&["exec", "box", "true"]).status == Some(0));
+    for (words, status, named) in [
+        (&[][..], 125, &["Usage", "run"][..]),
+        (&["rnu"], 125, &["rnu"]),
+        (&["a\x1b[2J"], 125, &["'a'"]), // clap leaves out colours, for which it takes that
+        (&[long], 125, &["xxx\u{2026}"]),
+        (&["exec"], 125, &["CONTAINER"]),
+        (&["exec", "box"], 125, &["COMMAND"]),
+        (&["exec", "no-such", "true"], 125, &["no such container: no-such"]),
+        (&["exec", "", "true"], 125, &["no such container"]),
+        (&["exec", escapes, "true"], 125, &["no such container", r"\u{1b}[2J\u{9b}2J\nerror"]),
+        (&["exec", long, "true"], 125, &["no such container", "xxx\u{2026}"]),
+        (&["exec", "../containers", "true"], 125, &["no such container"]),
+        (&["exec", "-w", "/no-such", "box", "true"], 125, &["/no-such"]),
+        (&["exec", "-w", "x", "box", "true"], 125, &["absolute"]),
+        (&["exec", "-e", "=x", "box", "true"], 125, &["needs a name"]),
+        (&["exec", "-t", "-i", "box", "true"], 125, &["not a terminal"]),
+        (&["exec", "box", ""], 127, &["an empty name"]),
+        (&["exec", "box", long], 126, &["xxx\u{2026}", "name too long"]),
+        (&["exec", "box", "\x1b[2J"], 127, &[r"\u{1b}[2J"]),
+        (&["exec", "box", "/etc/passwd"], 126, &["/etc/passwd"]),
+        (&["ps", "box"], 125, &["box"]),
+        (&["kill"], 125, &["CONTAINER"]),
+        (&["kill", "no-such"], 1, &["no such container: no-such"]),
+        (&["kill", escapes], 1, &["no such container", r"\u{1b}[2J"]),
+        (&["kill", "-s", "NONSENSE", "box"], 125, &["NONSENSE"]),
+        (&["kill", "-s", "", "box"], 125, &["signal"]),
+        (&["kill", "-s", "0", "box"], 125, &["0"]),
+        (&["kill", "-s", "-9", "box"], 125, &["-9"]),
+        (&["kill", "-s", "99", "box"], 125, &["99"]),
+        (&["kill", "-s", "4294967305", "box"], 125, &["4294967305"]),
+        (&["kill", "-s", escapes, "box"], 125, &[r"\u{9b}2J\nerror"]),
+        (&["rm"], 125, &["CONTAINER"]),
+        (&["rm", "box"], 1, &["box is running", "-f"]),
+        (&["rm", ""], 1, &["no such container"]),
+        (&["rm", "-f", "no-such"], 1, &["no such container: no-such"]),
+        (&["rm", "-f", "/"], 1, &["no such container"]),
+        (&["gc", "now"], 125, &["now"]),
+    ] {
+        check(&words, &final_(words), status, named);
+    }
+    assert_eq!(runtime.try_wait().unwrap(), None, "nonsense ended a container");
+    assert_eq!(final_(&["kill", "box"]).status, Some(0));
+    assert_eq!(finish(runtime, Duration::from_secs(60)).status, Some(137));
+}
+
+pub fn programs_that_cannot_run_are_126_or_127(_: Who) {
+    let long = &*long();
+    let programs = format!("{}/programs", scratch());
+    let volume = &*format!("{programs}:/p:ro");
+    fs::create_dir(&programs).unwrap();
+    let make = |name: &str, bytes: &[u8], mode| {
+        let path = Path::new(&programs).join(name);
+        fs::write(&path, bytes).unwrap();
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    make("plain", b"", 0o644);
+    make("orphan", b"#!/no/such/interpreter\n", 0o755);
+    make("loop", b"#!/p/loop\n", 0o755);
+    make("elf", b"\x7fELF garbage", 0o755);
+    symlink("ring", format!("{programs}/ring")).unwrap();
+    for (program, status, named) in [
+        ("", 127, "an empty name"),
+        ("no-such-program", 127, "no-such-program: no such file"),
+        ("/no/such/program", 127, "/no/such/program: no such file"),
+        ("\x1b[2J\n", 127, r"\u{1b}[2J\n: no such file"),
+        (long, 126, "name too long"),
+        ("/p", 126, "/p: "),
+        ("/p/plain", 126, "/p/plain: Permission denied"),
+        ("/p/orphan", 127, "/p/orphan: "),
+        ("/p/loop", 126, "/p/loop: "),
+        ("/p/ring", 126, "/p/ring: "),
+        ("/p/plain/x", 126, "/p/plain/x: "),
+    ] {
+        let words = ["run", "--rm", "-v", volume, "host", program];
+        check(&program, &final_(&words), status, &["cannot execute", named]);
+    }
+    // execvp(3) takes what is no program for a script, as shells do, so that is what judges here.
+    let garbage = final_(&["run", "--rm", "-v", volume, "host", "/p/elf", long]);
+    assert!(matches!(garbage.status, Some(126 | 127)), "{garbage:?}");
+    fs::remove_dir_all(programs).unwrap();
+
+    // 128 KiB is the longest argument that the kernel takes; an environment counts as well.
+    let longest = "x".repeat(131_000);
+    let words = ["run", "--rm", "host", "sh", "-c", "echo ${#1}", "sh", &longest];
+    assert_eq!(final_(&words).stdout, "131000\n");
+    // The container's environment takes one half of the room that there is, and ours the other.
+    let big: Vec<String> = (0..9).map(|n| format!("A{n}={longest}")).collect();
+    let mut words = vec!["run", "--rm", "--name", "full"];
+    words.extend(big.iter().flat_map(|variable| ["-e", variable]));
+    words.extend(["host", "sleep", "1000"]);
+    let mut runtime = command(BINARY, &words);
+    let runtime = runtime.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let runtime = runtime.spawn().unwrap();
+    eventually("full runs", || final_(&["exec", "full", "true"]).status == Some(0));
+    let mut words = vec!["exec", "full", "true"];
+    words.extend([&*longest; 9]);
+    check(&"exec", &final_(&words), 126, &["cannot execute true", "list too long"]);
+    assert_eq!(final_(&["kill", "full"]).status, Some(0));
+    assert_eq!(finish(runtime, Duration::from_secs(60)).status, Some(137));
+}
+
+pub fn what_is_not_utf_8_is_refused(_: Who) {
+    let odd = OsStr::from_bytes(b"odd\xff");
+    let named = |before: &str| {
+        let mut word = OsString::from(before);
+        word.push(odd);
+        word
+    };
+    let scratch = scratch();
+    let (directory, link) = (Path::new(&scratch).join(odd), &*format!("{scratch}/link"));
+    fs::create_dir(&directory).unwrap();
+    symlink(&directory, link).unwrap();
+    for words in [
+        &["--name", "--volume", "--env", "--memory", "--hostname", "--bridge", "--publish"]
+            .map(|flag| named(&format!("{flag}=")))[..],
+        &[directory.clone().into()],
+        &[format!("--volume={link}:/x").into()],
+        &[link.into()],
+        &["host".into(), named("")],
+        &["-e".into(), "ODD".into()],
+    ] {
+        let one_by_one = if words.len() > 2 { words.chunks(1) } else { words.chunks(2) };
+        for words in one_by_one {
+            let mut command = command(BINARY, &["run", "--rm"]);
+            command.args(words).env("ODD", odd);
+            check(&words, &outcome(&mut command), 125, &["UTF-8"]);
+        }
+    }
+    // A relative path leads there as well.
+    let mut here = command(BINARY, &["run", "--rm", "-v", ".:/x", "host", "true"]);
+    check(&"-v .", &outcome(here.current_dir(&directory)), 125, &["UTF-8"]);
+    fs::remove_file(link).unwrap();
+    fs::remove_dir(directory).unwrap();
+}
+
+pub fn a_program_may_call_itself_anything(_: Who) {
+    // Its name is field 2 of /proc/PID/stat, where the runtime looks for its start time.
+    // Arguments are UTF-8, so the shell makes the name.
+    let script = r#"name=$(printf '/tmp/) R 1 \377\n('); cp /bin/sleep "$name"; exec "$name" 1000"#;
+    let words = ["run", "--rm", "--name", "odd", "host", "sh", "-c", script];
+    let mut runtime = command(BINARY, &words);
+    let runtime = runtime.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let runtime = runtime.spawn().unwrap();
+    eventually("it has the name", || {
+        final_(&["exec", "odd", "cat", "/proc/1/comm"]).stdout.starts_with(") R 1")
+    });
+    assert!(final_(&["ps"]).stdout.contains("odd"));
+    assert_eq!(final_(&["kill", "odd"]).status, Some(0));
+    assert_eq!(finish(runtime, Duration::from_secs(60)).status, Some(137));
+}

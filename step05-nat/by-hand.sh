@@ -1,0 +1,311 @@
+#!/bin/bash
+# Step 5 by hand: with a way out and published ports. In a lab:  bash step05-nat/by-hand.sh -p 8080:80 bash
+# What is new:  diff step04-bridge-veth/by-hand.sh step05-nat/by-hand.sh
+# Needs: bash setpriv unshare hostname awk mount umount findmnt nsenter pivot_root flock ip nft
+set -eu
+PATH=$PATH:/usr/sbin:/sbin
+name=container user='' memory='' cpus='' pids='' cpuset='' rootfs=host volumes=() workdir=/
+bridge=workshop0 subnet=10.77.0.0/24 ip='' ports=()
+[ "$(id -u)" = 0 ] || user=--map-root-user # only root makes the other namespaces without it
+while [[ ${1-} = -* ]]; do
+    case $1 in
+    --user) user=--map-root-user && shift && continue ;;
+    --hostname) name=$2 ;;
+    --memory) memory=$2 ;;
+    --cpus) cpus=$(awk "BEGIN { print $2 * 100000 }") ;; # of a period of 100000 microseconds
+    --pids) pids=$2 ;;
+    --cpuset) cpuset=$2 ;;
+    --rootfs) rootfs=$2 && [ "$2" = host ] || rootfs=$(realpath -e "$2") ;;
+    --volume | -v) volumes+=("$(realpath -e "${2%%:*}"):${2#*:}") ;;
+    --workdir | -w) workdir=$2 ;;
+    --bridge) bridge=$2 ;;
+    --subnet) subnet=$2 ;;
+    --ip) ip=$2 ;;
+    --publish | -p) ports+=("$2") ;;
+    *) echo "unknown option $1" >&2 && exit 125 ;;
+    esac
+    shift 2
+done
+
+# The parent's side. What it makes on the host is undone in the reverse order.
+undo=()
+trap 'for ((i = ${#undo[@]}; i-- > 0; )); do eval "${undo[i]}" || :; done' EXIT
+trap : INT TERM HUP # they are for the program: we wait for its end
+
+# A cgroup (cgroup.rs, create): mkdir makes one, and a limit is a number in one of its files (settings.rs).
+groups=()
+make() { groups+=("$1/by-hand-$$-$RANDOM") && mkdir "${groups[-1]}" && undo+=("rmdir '${groups[-1]}'"); }
+limit() { for group in "${groups[@]}"; do [ ! -e "$group/$1" ] || echo "$2" >"$group/$1"; done; }
+if [ -w /sys/fs/cgroup/cgroup.subtree_control ]; then # version 2: one tree for all controllers
+    make /sys/fs/cgroup
+    echo +memory +cpu +pids +cpuset >/sys/fs/cgroup/cgroup.subtree_control # for the groups in it
+    limit memory.max "${memory:-max}"
+    [ -z "$memory" ] || limit memory.swap.max 0
+    limit cpu.max "${cpus:-max} 100000"
+    limit pids.max "${pids:-max}"
+    limit cpuset.cpus "$cpuset"
+elif [ -w /sys/fs/cgroup/memory ]; then # version 1: a tree for each
+    for controller in memory cpu pids cpuset; do # in each, below the group that we are in
+        own=$(sed -nE "s/^[0-9]+:([^:]*,)?$controller(,[^:]*)?://p" /proc/self/cgroup)
+        make "/sys/fs/cgroup/$controller$own"
+    done
+    limit memory.limit_in_bytes "${memory:--1}"
+    limit memory.memsw.limit_in_bytes "${memory:--1}" # memory and swap together
+    limit cpu.cfs_quota_us "${cpus:--1}"
+    limit pids.max "${pids:-max}"
+    limit cpuset.mems "$(cat "${groups[3]%/*}/cpuset.mems")" # without them it takes no process
+    limit cpuset.cpus "${cpuset:-$(cat "${groups[3]%/*}/cpuset.cpus")}"
+elif [ "$memory$cpus$pids$cpuset" ]; then
+    echo "limits take root" >&2 && exit 125
+fi
+
+# A bridge with an address, if it is not there yet, and a free cable to it (network.rs, join). /run is a
+# lock, as others may come and go at the same time. By their group we know the bridges that are ours.
+net=/sys/class/net ours=25192 network=${subnet%/*} bits=${subnet#*/}
+gateway=${network%.*}.$((${network##*.} + 1)) # the subnet's first address
+exec 9</run
+hex() { IFS=. read -r a b c d <<<"$1" && printf "%02x$2%02x$2%02x$2%02x" "$a" "$b" "$c" "$d"; }
+value() { cat "$net/$1" 2>/dev/null || :; }
+attach() {
+    flock 9
+    if [ ! -e "$net/$bridge" ]; then
+        ip link add "$bridge" group "$ours" address "02:42:$(hex "$gateway" :)" type bridge
+        ip address add "$gateway/$bits" dev "$bridge"
+        ip link set "$bridge" up
+    fi
+    [ "$(value "$bridge/netdev_group")" = "$ours" ] || { echo "$bridge is not ours" >&2 && exit 125; }
+    last=$((${network##*.} + 1)) address=$ip
+    until [ "$address" ]; do
+        address=${network%.*}.$((++last))
+        [ ! -e "$net/v$(hex "$address" '')" ] || address='' # taken: its cable is there
+    done
+    cable=$(hex "$address" '')
+    ip link add "v$cable" type veth peer name "p$cable" address "02:42:$(hex "$address" :)"
+    index=$(value "v$cable/ifindex")
+    ip link set "v$cable" master "$bridge" up
+    forward
+    flock -u 9
+}
+# The switch that makes the host a router (forwarding.rs). The bridge's alias notes that it was off.
+forwarding=/proc/sys/net/ipv4/ip_forward note='ip_forward was 0'
+forward() {
+    if [ "$(cat $forwarding)" = 0 ] || grep -qsx "$note" $net/*/ifalias; then
+        ip link set "$bridge" alias "$note"
+        echo 1 >$forwarding
+    fi
+    echo 1 >"/proc/sys/net/ipv4/conf/$bridge/route_localnet" # for published ports at 127.0.0.1
+}
+detach() {
+    flock 9
+    # With the container the kernel removes its cable, some time later: a link that vanishes has no index
+    # any more, though it is still a port. And by now the name can be another's.
+    while [ -e "$net/v${cable-}" ] && [[ $(value "v$cable/ifindex") =~ ^(${index-})?$ ]]; do
+        ip link delete "v$cable" 2>/dev/null || sleep 0.1
+    done
+    [ "$(value "$bridge/netdev_group")" != "$ours" ] || [ "$(ls "$net/$bridge/brif")" ] || remove
+}
+remove() {
+    was=$(value "$bridge/ifalias")
+    ip link delete "$bridge"
+    [ "$was" != "$note" ] || grep -qsx "$note" $net/*/ifalias || echo 0 >$forwarding # others need it on
+}
+undo+=(detach)
+attach
+
+# A firewall table (nat.rs, install; the reasons for each rule are in ruleset.rs).
+table=by_hand_$$
+nft -f - <<END
+table ip $table {
+    chain guard {
+        type filter hook prerouting priority -300
+        iifname "$bridge" ip daddr 127.0.0.0/8 drop
+    }
+    chain prerouting {
+        type nat hook prerouting priority -100
+    }
+    chain output {
+        type nat hook output priority -100
+    }
+    chain forward {
+        type filter hook forward priority 0
+        oifname "$bridge" ct state established,related accept
+        oifname "$bridge" ct status dnat accept
+        iifname "$bridge" accept
+        oifname "$bridge" drop
+    }
+    chain postrouting {
+        type nat hook postrouting priority 100
+        ip saddr $subnet oifname != "$bridge" masquerade
+        ip saddr $subnet oifname "$bridge" ct status dnat masquerade
+        ip saddr 127.0.0.0/8 oifname "$bridge" ct status dnat masquerade
+    }
+}
+END
+undo+=("nft delete table ip $table")
+for port in "${ports[@]}"; do # HOST:CONTAINER[/udp]; for what comes in, and for what the host itself sends
+    IFS=:/ read -r outside inside protocol <<<"$port"
+    for chain in prerouting output; do
+        nft add rule ip "$table" "$chain" fib daddr type local "${protocol:-tcp}" dport "$outside" dnat to "$address:$inside"
+    done
+done
+
+# When the child says its number, the other end of the cable goes into its network namespace (plug).
+# Until then it waits: the message Go is a word in a FIFO.
+go=$(mktemp -d)/go && undo+=("rm -r '${go%/*}'") && mkfifo "$go"
+plug() {
+    read -r pid <"$go"
+    ip link set "p$cable" netns "$pid" name eth0 && word=go || word=stop
+    echo "$word" >"$go"
+}
+plug 9<&- &
+undo+=("kill -KILL $! 2>/dev/null") # if there has never been a child
+
+# The child's side, in the new namespaces. First of all into the cgroup, or it would not count what
+# follows (cgroup.rs, join). Then the cgroup namespace: its root is the group of who makes it.
+join() {
+    for group in "${groups[@]}"; do echo 0 >"$group/cgroup.procs"; done
+    exec unshare --cgroup "$@"
+}
+join=(bash -euc "$(declare -p groups; declare -f join); join \"\$@\"" join)
+child() {
+    hostname "$name" # namespace.rs, set_up
+    configure
+    enter
+    cd "$workdir"
+    exec "$@"
+}
+
+# The network namespace, once the cable is there (network.rs, configure).
+configure() {
+    read -r pid _ </proc/self/stat # this /proc is still the host's, and so is the number
+    echo "$pid" >"$go"
+    read -r word <"$go" && [ "$word" = go ]
+    ip link set lo up
+    ip address add "$address/$bits" dev eth0
+    ip link set eth0 up
+    ip route add default via "$gateway" # last: there has to be a way to the gateway
+}
+
+# The root file system (rootfs.rs, enter): everything below /tmp/root, and then the pivot. /mnt is the
+# host's tree once more, as it is before a tmpfs for what the container writes covers /tmp.
+enter() {
+    umask 022
+    mount() { command mount --no-mtab "$@"; } # or it would make /run/mount on the host
+    mount --rbind / /mnt
+    mount -t tmpfs -o mode=755 none /tmp
+    cd /tmp && mkdir root
+    read -r _ _ ids </proc/self/uid_map && [ "$ids" = 4294967295 ] || xattr=userxattr, # in a user namespace
+    if [ "$rootfs" = host ]; then
+        mkdir skeleton && (cd skeleton && skeleton)
+        overlay skeleton root
+        overlay /mnt/usr root/usr
+        for path in /etc/alternatives /etc/ld.so.cache; do # they belong to /usr
+            [ ! -e "$path" ] || volumes=("$path:$path:ro" "${volumes[@]}")
+        done
+    else
+        mkdir image && mount --rbind "/mnt$rootfs" image # its path may have a colon or a comma
+        overlay image root
+    fi
+    for place in /proc /sys /dev; do place "$place" && mkdir -p "root$place"; done
+    mount -t proc -o nosuid,nodev,noexec none root/proc
+    mount -t sysfs -o ro,nosuid,nodev,noexec none root/sys
+    [ ! -e /sys/fs/cgroup/cgroup.controllers ] || mount -t cgroup2 -o ro,nosuid,nodev,noexec none root/sys/fs/cgroup
+    mount -t tmpfs -o nosuid,nodev,strictatime,mode=755,size=64m none root/dev
+    devices
+    for volume in "${volumes[@]}"; do
+        IFS=: read -r source destination mode <<<"$volume"
+        volume "$source" "$destination" "$mode"
+    done
+    hide
+    place "$workdir" && mkdir -p "root$workdir"
+
+    # pivot_root exchanges the root also of this shell, and then no tool of the host is at its place. So
+    # it is called by a shell that has its root at /mnt; and this one lets go of the old root.
+    nsenter --root=/mnt --wd=root bash -euc 'nsenter --root=/proc/self/fd/3 --wd=. pivot_root . .
+        umount --lazy --no-mtab --no-canonicalize .' 3</
+}
+
+# What is around /usr in the image `host` (image.rs, write_skeleton).
+skeleton() {
+    mkdir dev etc home mnt opt proc run srv sys usr var && mkdir -m 700 root && mkdir -m 1777 tmp var/tmp
+    ln -s /run var/run
+    for link in bin sbin lib lib32 lib64 libx32; do [ ! -L "/$link" ] || cp -P "/$link" .; done
+    printf '%s\n' root:x:0:0:root:/root:/bin/sh nobody:x:65534:65534:nobody:/:/usr/sbin/nologin >etc/passwd
+    printf '%s\n' root:x:0: tty:x:5: nogroup:x:65534: >etc/group
+    printf '%s\n' 'passwd: files' 'group: files' 'hosts: files dns' >etc/nsswitch.conf
+    printf '%s\n' '127.0.0.1 localhost' '::1 localhost' >etc/hosts
+    ln -s /proc/mounts etc/mtab
+}
+
+# overlay LOWER PLACE: the image below, a fresh layer above (staging.rs).
+overlay() {
+    upper=$(mktemp -d upper.XXX) work=$(mktemp -d work.XXX)
+    chmod --reference="$1" "$upper"
+    mount -t overlay -o "nodev,${xattr-}lowerdir=$1,upperdir=$upper,workdir=$work" none "$2"
+}
+
+# place PATH: refuses a path in the image that a link leads away, maybe out of it (root.rs).
+place() {
+    [ "$(realpath -m "root$1")" = "$PWD/root${1%/}" ] || { echo "$1 in the image is a link" >&2 && exit 125; }
+}
+
+# volume SOURCE PLACE [ro]: a bind mount, and none of what is mounted below it has devices (mount.rs).
+volume() {
+    place "$2"
+    if [ -d "/mnt$1" ]; then mkdir -p "root$2"; else mkdir -p "root${2%/*}" && touch "root$2"; fi
+    mount --rbind "/mnt$1" "root$2"
+    findmnt -Rrno TARGET "root$2" | while read -r below; do
+        below=$(printf %b "$below") # a space is \x20
+        [ ! -e "$below" ] || mount -o "remount,bind,nodev${3:+,$3}" "$below" # unless covered by another
+    done
+}
+
+# /dev is nodev, too: each of the six devices is a mount of its own (devices.rs).
+devices() {
+    for node in null:1:3 zero:1:5 full:1:7 random:1:8 urandom:1:9 tty:5:0; do
+        IFS=: read -r node major minor <<<"$node"
+        touch "root/dev/$node"
+        if [ "${xattr-}" ]; then # mknod(2) is not for user namespaces
+            mount --bind "/dev/$node" "root/dev/$node"
+        else
+            mknod -m 666 "$node" c "$major" "$minor" && mount --bind "$node" "root/dev/$node"
+        fi
+    done
+    mkdir root/dev/{pts,shm,mqueue}
+    gid=,gid=5 && [ -z "${xattr-}" ] || gid=''
+    mount -t devpts -o "nosuid,noexec,newinstance,ptmxmode=666,mode=620$gid" none root/dev/pts
+    mount -t tmpfs -o nosuid,nodev,noexec,mode=1777,size=64m none root/dev/shm
+    mount -t mqueue -o nosuid,nodev,noexec none root/dev/mqueue
+    ln -s /proc/self/fd root/dev/fd
+    ln -s /proc/self/fd/0 root/dev/stdin
+    ln -s /proc/self/fd/1 root/dev/stdout
+    ln -s /proc/self/fd/2 root/dev/stderr
+    ln -s /proc/kcore root/dev/core
+    ln -s pts/ptmx root/dev/ptmx
+}
+
+# What is the whole machine's looks empty, or cannot be written (rootfs.rs, hide).
+hide() {
+    for path in proc/{acpi,asound,interrupts,kcore,keys,latency_stats,sched_debug,scsi,timer_list,timer_stats} \
+        sys/{devices/virtual/powercap,firmware}; do
+        if [ -d "root/$path" ]; then
+            mount -t tmpfs -o ro,nosuid,nodev,noexec none "root/$path"
+        elif [ -e "root/$path" ]; then
+            mount --bind root/dev/null "root/$path"
+        fi
+    done
+    for path in root/proc/{bus,fs,irq,sys,sysrq-trigger}; do
+        [ ! -e "$path" ] || mount -o bind,ro,nosuid,nodev,noexec "$path" "$path"
+    done
+}
+child=(bash -euc "$(declare -p name rootfs volumes workdir go address bits gateway
+    declare -f child configure enter skeleton overlay place \
+    volume devices hide); child \"\$@\"" child)
+
+# One clone (child.rs, spawn). A process keeps its number for life, so the new PID and time namespaces
+# are for the children of the shell that unshare becomes. (With --fork it would itself wait for the
+# child, but in util-linux 2.38 it does not tell 137.) Private, as systemd shares every mount with its
+# copies. And each dies with its parent.
+fork=(bash -c 'setpriv --pdeathsig KILL "$@"; exit' fork)
+setpriv --pdeathsig KILL unshare --mount --propagation private --uts --ipc --net --time --pid \
+    ${user:+"$user"} "${fork[@]}" "${join[@]}" "${child[@]}" "$@" 9<&-
