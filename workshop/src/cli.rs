@@ -57,6 +57,10 @@ enum Verb {
     /// Run one cell of that, in the machine that it is about
     #[command(hide = true)]
     Cell {
+        /// Leave out what takes too long in a machine without KVM
+        #[arg(long)]
+        emulated: bool,
+
         /// Whom it is about
         user: matrix::User,
 
@@ -77,7 +81,9 @@ pub fn main() -> ExitCode {
         Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
         Verb::Break(args) => drill::main(&args),
         Verb::Matrix => matrix::run().map(|well| u8::from(!well)),
-        Verb::Cell { user, suites } => matrix::cell(user, &suites).map(|well| u8::from(!well)),
+        Verb::Cell { emulated, user, suites } => {
+            matrix::cell(user, emulated, &suites).map(|well| u8::from(!well))
+        }
     };
     match result {
         Ok(status) => ExitCode::from(status),

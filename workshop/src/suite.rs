@@ -24,7 +24,7 @@ pub struct Test {
     pub who: &'static [Who],
     /// What the machine has to have; without it the test is not listed.
     pub needs: Needs,
-    /// The text of the script by-hand.sh, if it has to pass with that, too.
+    /// The text of the script by-hand.sh, if it has to pass with that, too. There limits take root.
     pub by_hand: Option<&'static str>,
     /// Panics if something is not as it should be.
     pub run: fn(Who),
@@ -112,7 +112,6 @@ pub fn suite(tests: &'static [Test]) -> ExitCode {
         let who = || test.who.iter().copied().filter(|&who| test.needs.are_met(who));
         trials.extend(who().map(|who| trial(test, "", who)));
         if let Some(script) = test.by_hand {
-            // In the scripts limits take root.
             let can = |who: &Who| test.needs == Needs::Nothing || *who == Who::Root;
             let by_hand = who().filter(can).map(|who| trial(test, by_hand::MARK, who));
             let skip =

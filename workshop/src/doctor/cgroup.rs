@@ -159,7 +159,7 @@ pub fn explain_delegation(refused: &Refused) -> Finding {
         );
     }
     if cause.starts_with("no cgroup") {
-        return stops(cause, "sudo mount -t cgroup2 none /sys/fs/cgroup");
+        return stops(cause, "sudo mount -t cgroup2 -o nsdelegate none /sys/fs/cgroup");
     }
     stops(cause, "run as root of the machine")
 }
