@@ -280,13 +280,18 @@ impl Container {
         Ok(())
     }
 
+    /// Waits until its runtime has ended.
+    pub fn wait_until_ended(&self) -> Result<()> {
+        match File::open(&self.path) {
+            Ok(file) => Ok(file.lock_shared()?),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()), // --rm was faster
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Waits until its runtime has ended, and removes the directory.
     pub fn remove_when_ended(mut self) -> Result<()> {
-        match File::open(&self.path) {
-            Ok(file) => file.lock()?,
-            Err(error) if error.kind() == ErrorKind::NotFound => {} // --rm was faster
-            Err(error) => return Err(error.into()),
-        }
+        self.wait_until_ended()?;
         self.keep = false;
         Ok(())
     }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::lab::{self, Who};
-use crate::{doctor, drill, exercises, matrix, probe};
+use crate::{book, doctor, drill, exercises, matrix, probe};
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -29,6 +29,11 @@ enum Verb {
         #[arg(long)]
         plain: bool,
 
+        /// Open a second shell in your lab; if there are several, PID says in which
+        #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true)]
+        #[arg(default_missing_value = "0")]
+        join: Option<i32>,
+
         /// The program to run there, with its arguments; without one, a shell
         #[arg(trailing_var_arg = true)]
         command: Vec<OsString>,
@@ -47,6 +52,9 @@ enum Verb {
         #[arg(long)]
         list: bool,
     },
+
+    /// Type what the book's pages show into labs, and compare
+    Book(book::Args),
 
     /// Open a lab in which one thing is broken: find it, repair it, check it
     Break(drill::Args),
@@ -76,9 +84,10 @@ pub fn main() -> ExitCode {
         return status;
     }
     let result = match Cli::parse().verb {
+        Verb::Lab { plain, join, command } => open_lab(plain, join, command),
         Verb::Exercises(verb) => exercises::verbs::run(verb),
-        Verb::Lab { plain, command } => open_lab(plain, command),
         Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
+        Verb::Book(args) => book::main(&args),
         Verb::Break(args) => drill::main(&args),
         Verb::Matrix => matrix::run().map(|well| u8::from(!well)),
         Verb::Cell { emulated, user, suites } => {
@@ -94,13 +103,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn open_lab(plain: bool, mut words: Vec<OsString>) -> Result<u8> {
+fn open_lab(plain: bool, join: Option<i32>, mut words: Vec<OsString>) -> Result<u8> {
     let who = if plain { Who::Plain } else { Who::of_caller() };
     let shell = words.is_empty();
     if shell {
         words.push(std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into()));
     }
-    let status = lab::run(who, false, move || {
+    let inside = move || {
         if shell {
             lab::greet();
             lab::lead_terminal();
@@ -108,7 +117,11 @@ fn open_lab(plain: bool, mut words: Vec<OsString>) -> Result<u8> {
         let error = Command::new(&words[0]).args(&words[1..]).exec();
         eprintln!("error: cannot execute {}: {error}", words[0].display());
         if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 }
-    })?;
+    };
+    let status = match join {
+        Some(pid) => lab::join(pid, who, inside)?,
+        None => lab::run(who, false, inside)?,
+    };
     if shell {
         lab::take_terminal();
     }

@@ -1,6 +1,6 @@
 //! The namespaces of a lab, and who one is in it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::wait::{WaitStatus, wait};
@@ -74,7 +74,7 @@ pub(crate) const PLAIN_USER: u32 = 1000;
 
 /// Where a lab shows the directory of our programs, which a plain user may not reach otherwise: it
 /// could be below /root.
-const PROGRAMS: &str = "/mnt/programs";
+pub const PROGRAMS: &str = "/mnt/programs";
 
 /// Runs `inside` as a process of a new lab, and returns how it ended. With `check`, something left
 /// behind on the lab's host is a failure, too.
@@ -125,6 +125,70 @@ pub fn run(who: Who, check: bool, inside: impl FnOnce() -> i32) -> Result<ExitSt
             std::process::exit(status)
         }
     }
+}
+
+/// Runs `inside` as one more process of a lab that this user has open: the one that the process
+/// `caller` waits for, or, if that is 0, the only one.
+///
+/// Call it from a process with one thread, as [`run`].
+pub fn join(caller: i32, who: Who, inside: impl FnOnce() -> i32) -> Result<ExitStatus> {
+    let caller = match (caller, &open_labs()?[..]) {
+        (0, [pid]) => *pid,
+        (0, []) => bail!("no lab is open: open one with `cargo workshop lab`"),
+        (0, labs) => bail!("several labs are open; say which with --join=PID: {labs:?}"),
+        (pid, labs) if labs.contains(&pid) => pid,
+        (pid, _) => bail!("the process {pid} has no lab open"),
+    };
+    ignore(&[Signal::SIGINT, Signal::SIGQUIT])?;
+    let place = std::env::current_dir().context("cannot find our directory")?;
+    // The user namespace first: it gives us the right to the others.
+    let spaces = ["user", "net", "pid_for_children", "ipc", "uts", "mnt"]
+        .map(|kind| (format!("/proc/{caller}/ns/{kind}"), format!("/proc/self/ns/{kind}")));
+    let other =
+        spaces.iter().filter(|(lab, own)| fs::read_link(lab).ok() != fs::read_link(own).ok());
+    let open =
+        |(lab, _): &(String, _)| File::open(lab).with_context(|| format!("cannot open {lab}"));
+    for space in other.map(open).collect::<Result<Vec<_>>>()? {
+        setns(space, CloneFlags::empty()).context("cannot go into the lab")?;
+    }
+    std::env::set_current_dir(place).context("the lab does not have our directory")?;
+    // SAFETY: this process has one thread, so its copy may go on with any code.
+    match unsafe { fork() }.context("cannot start a process in the lab")? {
+        ForkResult::Parent { .. } => wait_for_lab(),
+        ForkResult::Child => {
+            let drop_to = (who == Who::Plain && geteuid().is_root()).then_some(PLAIN_USER);
+            let user = drop_to.map_or_else(geteuid, Uid::from_raw);
+            make_runtime_directory(user).and_then(|()| start_program(drop_to)).unwrap_or_else(
+                |error| {
+                    eprintln!("the lab failed: {error:#}");
+                    std::process::exit(125)
+                },
+            );
+            std::process::exit(inside())
+        }
+    }
+}
+
+/// The processes that wait for a lab of ours: only their children are in its PID namespace.
+fn open_labs() -> Result<Vec<i32>> {
+    let program = std::env::current_exe().context("cannot find our own program")?;
+    let entries = fs::read_dir("/proc").context("cannot read /proc")?;
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let link = |pid: i32, name: &str| fs::read_link(format!("/proc/{pid}/{name}")).ok();
+    Ok(pids
+        .filter(|&pid| link(pid, "exe").is_some_and(|exe| exe == program))
+        .filter(|&pid| link(pid, "ns/pid") != link(pid, "ns/pid_for_children"))
+        .collect())
+}
+
+/// What a program in the lab begins with.
+fn start_program(drop_to: Option<u32>) -> Result<()> {
+    // SAFETY: the handlers are SIG_DFL, no code of ours.
+    unsafe {
+        signal(Signal::SIGINT, SigHandler::SigDfl)?;
+        signal(Signal::SIGQUIT, SigHandler::SigDfl)?;
+    }
+    drop_to.map_or(Ok(()), become_user)
 }
 
 /// The path of one of our programs as it is in this lab.
@@ -226,14 +290,7 @@ fn first_process(drop_to: Option<u32>, check: bool, inside: impl FnOnce() -> i32
     let main = match unsafe { fork() }.context("cannot start a process in the lab")? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
-            // SAFETY: the handlers are SIG_DFL, no code of ours.
-            unsafe {
-                signal(Signal::SIGINT, SigHandler::SigDfl)?;
-                signal(Signal::SIGQUIT, SigHandler::SigDfl)?;
-            }
-            if let Some(user) = drop_to {
-                become_user(user)?;
-            }
+            start_program(drop_to)?;
             std::process::exit(inside())
         }
     };
@@ -328,7 +385,8 @@ pub fn greet() {
         std::io::stderr(),
         "This is a lab: nothing that you do to its network, mounts or processes reaches your \
          machine.\nIts links: {}. The internet: http://{}/ (it says who asked), and\n\
-         http://{}/tcp/ADDRESS/PORT makes {} connect there. Leave with: exit",
+         http://{}/tcp/ADDRESS/PORT makes {} connect there. A second shell here: \
+         cargo workshop lab --join\nLeave with: exit",
         links.join(", "),
         internet::SERVER,
         internet::SERVER,

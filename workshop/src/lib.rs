@@ -23,10 +23,12 @@
 //! | `text` | text for people at a terminal, and the tools that they have there |
 //! | [`probe`] | what tests run inside containers |
 //! | [`pty`] | a terminal for tests to type at |
+//! | [`book`] | runs what the book shows, and compares |
 //! | [`drill`] | labs with one fault, for learners to find and repair |
 
 #![cfg(target_os = "linux")] // elsewhere there is only the program: src/bin/workshop/elsewhere.rs
 
+pub mod book;
 mod by_hand;
 pub mod cli;
 pub mod doctor;

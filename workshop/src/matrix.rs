@@ -34,8 +34,10 @@ pub enum User {
 }
 
 /// Test programs that are not about the kernel, and so in no cell but the first.
-const NO_KERNEL: [(&str, &str); 1] =
-    [("proof", "about the texts of the exercises; the tests of the exercises are in every cell")];
+const NO_KERNEL: [(&str, &str); 2] = [
+    ("proof", "about the texts of the exercises; the tests of the exercises are in every cell"),
+    ("book", "about the book's checker; the pages themselves are checked by `cargo workshop book`"),
+];
 
 /// What is left out in the virtual machine, where all takes ten times as long, and some things more than
 /// a test may: a test program, a word in the names of its tests, and why that is no loss.

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use nix::pty::{Winsize, openpty};
@@ -15,7 +15,7 @@ use nix::sys::termios::{Termios, tcgetattr};
 pub struct Terminal {
     master: File,
     slave: OwnedFd,
-    output: Receiver<Vec<u8>>,
+    output: Receiver<String>,
     /// All that was shown so far and not yet expected.
     seen: String,
     /// The program.
@@ -57,9 +57,16 @@ impl Terminal {
         let mut reader = master.try_clone().expect("a copy of a file descriptor");
         let (sender, output) = channel();
         std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
+            let (mut bytes, mut waiting) = ([0; 4096], Vec::new());
             while let Ok(len @ 1..) = reader.read(&mut bytes) {
-                if sender.send(bytes[..len].to_vec()).is_err() {
+                waiting.extend(&bytes[..len]);
+                // A character can come in two parts.
+                let whole = match std::str::from_utf8(&waiting) {
+                    Err(error) if error.error_len().is_none() => error.valid_up_to(),
+                    _ => waiting.len(),
+                };
+                let text: Vec<u8> = waiting.drain(..whole).collect();
+                if sender.send(String::from_utf8_lossy(&text).into_owned()).is_err() {
                     break;
                 }
             }
@@ -80,20 +87,26 @@ impl Terminal {
     /// # Panics
     /// If it is not shown within 20 seconds.
     pub fn expect(&mut self, text: &str) -> String {
-        let end = Instant::now() + Duration::from_secs(20);
+        let found = |seen: &str| seen.find(text).map(|at| at + text.len());
+        let shown = self.wait(Duration::from_secs(20), found);
+        shown.unwrap_or_else(|| panic!("{text:?} never came; seen: {:?}", self.seen))
+    }
+
+    /// Waits until `enough` finds in all that was not yet taken how much to take, and takes that;
+    /// none if `patience` is over, or the terminal closed, before.
+    pub fn wait(
+        &mut self,
+        patience: Duration,
+        mut enough: impl FnMut(&str) -> Option<usize>,
+    ) -> Option<String> {
+        let end = Instant::now() + patience;
         loop {
-            if let Some(at) = self.seen.find(text) {
-                let rest = self.seen.split_off(at + text.len());
-                return std::mem::replace(&mut self.seen, rest);
+            if let Some(at) = enough(&self.seen) {
+                let rest = self.seen.split_off(at);
+                return Some(std::mem::replace(&mut self.seen, rest));
             }
             let left = end.saturating_duration_since(Instant::now());
-            match self.output.recv_timeout(left) {
-                Ok(bytes) => self.seen += &String::from_utf8_lossy(&bytes),
-                Err(RecvTimeoutError::Timeout) => {
-                    panic!("{text:?} never came; seen: {:?}", self.seen)
-                }
-                Err(RecvTimeoutError::Disconnected) => panic!("closed; seen: {:?}", self.seen),
-            }
+            self.seen += &self.output.recv_timeout(left).ok()?;
         }
     }
 

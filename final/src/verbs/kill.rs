@@ -9,12 +9,17 @@ use step01_namespaces::pidfd_send_signal;
 use crate::cli::KillArgs;
 use crate::store::{Container, Store};
 
-/// Sends the signal to each container's first process; docker's `kill` prints what it reached.
+/// Sends the signal to each container's first process; docker's `kill` prints what it reached, and
+/// waits for the end if the signal leaves no choice.
 pub fn run(args: &KillArgs) -> Result<u8> {
     let send = || -> Result<()> {
         let store = Store::open()?;
         for name in &args.containers {
-            signal(&store.find(name)?, args.signal)?;
+            let container = store.find(name)?;
+            signal(&container, args.signal)?;
+            if args.signal == Signal::SIGKILL {
+                container.wait_until_ended()?;
+            }
             super::print(&format!("{name}\n"))?;
         }
         Ok(())

@@ -123,6 +123,12 @@ pub fn kill_and_rm_end_a_container(_: Who) {
     let runtime = start("victim", &[], &["sleep", "1000"]);
     assert_eq!(final_(&["rm", "--force", "victim"]).status, Some(0));
     assert_eq!(finish(runtime, Duration::from_secs(60)).status, Some(137));
+
+    // Who has killed a container can use its name at once.
+    let runtime = start("victim", &[], &["sleep", "1000"]);
+    assert_eq!(final_(&["kill", "victim"]).status, Some(0));
+    assert!(!final_(&["ps", "-a"]).stdout.contains("victim"));
+    assert_eq!(finish(runtime, Duration::from_secs(60)).status, Some(137));
 }
 
 pub fn exec_joins_the_container(who: Who) {

@@ -329,9 +329,9 @@ fn the_program_and_its_first_child_start_in_the_cgroup(_: Who) {
 }
 
 fn the_program_sees_its_cgroup_as_the_root(_: Who) {
-    let inside = step02(&["cat", "/proc/self/cgroup"]).stdout;
-    assert!(inside.lines().count() > 0);
-    assert!(inside.lines().all(|line| line.ends_with(":/")), "{inside}");
+    let inside = step02(&["cat", "/proc/self/cgroup"]);
+    assert_eq!(inside.status, Some(0), "{inside:?}");
+    assert!(inside.stdout.lines().all(|line| line.ends_with(":/")), "{inside:?}");
 }
 
 fn without_a_cgroup_namespace_it_sees_where_its_cgroup_is(_: Who) {
