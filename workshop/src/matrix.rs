@@ -23,6 +23,7 @@ use nix::unistd::geteuid;
 use serde_json::Value;
 
 use crate::lab::{self, PLAIN_USER};
+use crate::suite::PATIENCE_FACTOR;
 
 /// Whom a cell is about.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,6 +213,9 @@ fn run_suites(suites: &[PathBuf], user: User, emulated: bool, filter: &str) -> R
         println!("\n{} {filter}", program.display());
         let mut command = Command::new(&program);
         command.args(["--test-threads=2", filter]);
+        if emulated {
+            command.env(PATIENCE_FACTOR, "5");
+        }
         let name = program.file_name().unwrap_or_default().to_string_lossy(); // with a hash behind it
         for (slow, tests, _) in TOO_SLOW {
             if emulated && name.rsplit_once('-').is_some_and(|(name, _)| name == slow) {

@@ -88,7 +88,7 @@ impl Terminal {
     /// If it is not shown within 20 seconds.
     pub fn expect(&mut self, text: &str) -> String {
         let found = |seen: &str| seen.find(text).map(|at| at + text.len());
-        let shown = self.wait(Duration::from_secs(20), found);
+        let shown = self.wait(crate::suite::patience(Duration::from_secs(20)), found);
         shown.unwrap_or_else(|| panic!("{text:?} never came; seen: {:?}", self.seen))
     }
 

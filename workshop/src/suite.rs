@@ -89,8 +89,16 @@ macro_rules! test {
 
 /// Says which test this process is to run: `NAME/WHO`, or `NAME/by-hand/WHO`.
 const VARIABLE: &str = "WORKSHOP_TEST";
-/// A test takes a second or two; in a virtual machine without KVM thirty times that.
+/// A test takes a second or two, or a dozen of them on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// How many times longer than that, and than they say themselves, tests wait: for slow machines.
+pub const PATIENCE_FACTOR: &str = "WORKSHOP_PATIENCE";
+
+/// The time to wait for something on this machine that takes less than `usual` on most.
+pub(crate) fn patience(usual: Duration) -> Duration {
+    let factor = std::env::var(PATIENCE_FACTOR).ok().and_then(|factor| factor.parse().ok());
+    usual * factor.unwrap_or(1)
+}
 
 /// The `main` of a test program.
 #[must_use]
@@ -172,15 +180,17 @@ pub struct Outcome {
     pub stderr: String,
 }
 
-/// Runs a command to its end, with nothing to read; kills it when `patience` is over.
-pub fn run(command: &mut Command, patience: Duration) -> Outcome {
+/// Runs a command to its end, with nothing to read; kills it when it takes longer than `usual`, on this
+/// machine ([`PATIENCE_FACTOR`]).
+pub fn run(command: &mut Command, usual: Duration) -> Outcome {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
-    finish(child, patience)
+    finish(child, usual)
 }
 
 /// Waits for a command whose outputs are pipes.
-pub fn finish(mut child: Child, patience: Duration) -> Outcome {
+pub fn finish(mut child: Child, usual: Duration) -> Outcome {
+    let patience = patience(usual);
     let mut pipes = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
     let reader = std::thread::spawn(move || {
         let mut text = Vec::new();
@@ -302,11 +312,11 @@ impl Drop for Running {
     }
 }
 
-/// Waits until `condition` holds; panics after 20 seconds.
+/// Waits until `condition` holds; panics after 20 seconds, or what is like them on this machine.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), patience(Duration::from_secs(20)));
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it never happened: {what}");
+        assert!(start.elapsed() < limit, "it never happened: {what}");
         sleep(Duration::from_millis(10));
     }
 }
@@ -315,7 +325,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 #[must_use]
 pub fn get(address: &str, path: &str) -> String {
     let ask = || -> std::io::Result<String> {
-        let limit = Duration::from_secs(5);
+        let limit = patience(Duration::from_secs(5));
         let address: std::net::SocketAddr = address.parse().map_err(std::io::Error::other)?;
         let mut stream = std::net::TcpStream::connect_timeout(&address, limit)?;
         stream.set_read_timeout(Some(limit))?;
