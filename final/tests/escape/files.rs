@@ -187,7 +187,7 @@ pub fn into_the_runtimes_own_program(_: Who) {
         run(&mut command(&ours, &["exec", "box", "sh", "-c", script]), PATIENCE).status,
         Some(0)
     );
-    for _ in 0..20 {
+    for _ in rounds(20) {
         let outcome = run(&mut command(&ours, &["exec", "box", "/evil"]), PATIENCE);
         assert!(
             outcome.stderr.contains("unrecognized subcommand"),
