@@ -236,6 +236,7 @@ impl Container {
     }
 
     /// Whether its runtime is there: then it runs, or is just about to start or to end.
+    // ANCHOR: alive
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.state.exited.is_none()
@@ -244,6 +245,7 @@ impl Container {
                 // Shared: two who look at the same time do not take each other for the runtime.
                 .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
+    // ANCHOR_END: alive
 
     /// Whether its runtime was killed, and nobody has cleaned up yet.
     fn is_stale(&self) -> bool {

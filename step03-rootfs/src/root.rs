@@ -28,6 +28,7 @@ impl Root {
     }
 
     /// What is at `path` inside, not opened for anything (O_PATH); `None` if there is nothing.
+    // ANCHOR: find
     pub fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
         // ANCHOR: ex-3.4
         let how = OpenHow::new()
@@ -46,6 +47,7 @@ impl Root {
         }
         // ANCHOR_END: ex-3.4
     }
+    // ANCHOR_END: find
 
     /// The directory `path` inside, made with its parents if it is not there.
     pub fn directory(&self, path: &Path) -> Result<OwnedFd> {

@@ -40,6 +40,7 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
     process.env.extend(args.env.iter().filter(|variable| !variable.is_empty()).cloned());
     let workdir = args.workdir.clone().unwrap_or_else(|| bundle.rootfs.workdir.clone());
 
+    // ANCHOR: join
     let cgroup = Cgroup::of(first)?;
     // The PID namespace is special: setns(2) puts not us into it, but our next child. And it
     // takes a capability over the user namespace that owns it, so that one comes first.
@@ -56,6 +57,7 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
         bundle.process.restrict()?;
         Ok(bundle.process.command(terminal))
     })?;
+    // ANCHOR_END: join
     match child.go()? {
         Some(master) => terminal::relay(&mut child, master, &bundle.process, &signals),
         None => child.wait(&signals),
@@ -71,6 +73,7 @@ fn enter(workdir: &Path) -> Result<()> {
 }
 
 /// What is joined before the clone, and what after it, as setns(2) wants it.
+// ANCHOR: split
 #[must_use]
 pub fn split(namespaces: Namespaces) -> (Vec<Namespace>, Vec<Namespace>) {
     // ANCHOR: ex-6.1
@@ -80,6 +83,7 @@ pub fn split(namespaces: Namespaces) -> (Vec<Namespace>, Vec<Namespace>) {
         .partition(|namespace| matches!(namespace, Namespace::User | Namespace::Pid))
     // ANCHOR_END: ex-6.1
 }
+// ANCHOR_END: split
 
 fn flags(namespaces: &[Namespace]) -> CloneFlags {
     CloneFlags::from_bits_retain(namespaces.iter().fold(0, |flags, n| flags | n.flag()))

@@ -27,12 +27,14 @@ use crate::{
 /// Ours is held because there is nothing above it: pivot_root(2) makes the image the root of the mount
 /// namespace, and the host's tree is unmounted (`pivot` in step03's rootfs.rs). All steps of the attack
 /// succeed, and lead to the container's own root.
+// ANCHOR: chroot
 pub fn up_from_a_chroot(_: Who) {
     let host = Host::new();
     let (secret, jail) = (host.secret(), host.directory("jail"));
     works(in_step1(&[], &["!climb", &secret, &jail]), SECRET);
     fails(in_final(&[], &["!climb", &secret]), "No such file or directory");
 }
+// ANCHOR_END: chroot
 
 /// A directory that the caller has open, and did not mark close-on-exec, is open in the container, and a
 /// directory is a way: `final run ... 9</`. Engines have leaked some of their own like that

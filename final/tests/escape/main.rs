@@ -104,6 +104,7 @@ fn final_(words: &[&str]) -> Outcome {
     run(&mut command(FINAL, words), PATIENCE)
 }
 
+// ANCHOR: halves
 /// The attack works, and gets `loot`.
 #[track_caller]
 fn works(mut attack: Command, loot: &str) {
@@ -119,6 +120,7 @@ fn fails(mut attack: Command, reason: &str) {
     assert!(made && outcome.stdout.is_empty(), "{attack:?} {outcome:?}");
     assert!(outcome.stderr.contains(reason), "not stopped by {reason}: {attack:?} {outcome:?}");
 }
+// ANCHOR_END: halves
 
 /// A directory on the lab's host, with a secret in it; gone with the test.
 struct Host(PathBuf);

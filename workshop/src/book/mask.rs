@@ -14,7 +14,10 @@ const RULES: &[(&str, &str)] = &[
     (r"\b(cgroup|ipc|mnt|net|pid|time|user|uts):\[\d+\]", "$1:[INODE]"),
     // The kernel picks the MAC addresses of veth pairs, and sets this bit in them (the second
     // digit is 2, 6, a or e). Ours begin with 02:42, and are the same each time.
-    (r"\b(?:[1-9a-f][26ae]|0[6ae])(?::[0-9a-f]{2}){5}\b", "MAC"),
+    (
+        r"\b(?:(?:[1-9a-f][26ae]|0[6ae]):[0-9a-f]{2}|02:(?:[0-35-9a-f][0-9a-f]|4[013-9a-f]))(?::[0-9a-f]{2}){4}\b",
+        "MAC",
+    ),
     // The addresses that the kernel makes from those.
     (r"\bfe80::[0-9a-f:]+", "LINK-LOCAL"),
     // The number of a link in another network namespace.
@@ -83,5 +86,20 @@ pub fn same(shown: &[String], came: &[String]) -> bool {
         Some((line, rest)) => came
             .split_first()
             .is_some_and(|(other, others)| masked(line) == masked(other) && same(rest, others)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::masked;
+
+    #[test]
+    fn mac_addresses_by_chance_are_masked_and_ours_are_not() {
+        for by_chance in ["5a:2a:e3:be:8e:1c", "06:42:0a:4d:00:01", "02:0c:ef:d8:d5:10"] {
+            assert_eq!(masked(by_chance), "MAC");
+        }
+        for ours in ["02:42:0a:4d:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"] {
+            assert_eq!(masked(ours), ours);
+        }
     }
 }

@@ -366,7 +366,8 @@ pub fn book() -> String {
     };
     for (index, drill) in drills().enumerate() {
         let ticket = paragraphs(drill.ticket).join("\n>\n> ");
-        page += &format!("## {}. {}\n\n> {ticket}\n\n", index + 1, drill.title);
+        let number = index + 1;
+        page += &format!("## {number}. {} {{#drill-{number}}}\n\n> {ticket}\n\n", drill.title);
         let hints = drill.hints.map(|hint| format!("1. {}", paragraphs(hint).concat()));
         page += &details("Hints", &hints.join("\n"));
         let answer = paragraphs(drill.answer).join("\n\n");

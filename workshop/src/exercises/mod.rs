@@ -119,7 +119,7 @@ pub fn leaders_tables() -> String {
         let chosen: Vec<_> = all().filter(|exercise| exercises.contains(&exercise.id)).collect();
         let work: u32 = chosen.iter().map(|exercise| exercise.minutes).sum();
         text += &format!(
-            "### `--route {name}`\n\n{} exercises, {work} minutes of work in {minutes}\n\n\
+            "### `--route {name}` {{#route-{name}}}\n\n{} exercises, {work} minutes of work in {minutes}\n\n\
              | exercise | minutes | from the start |\n|---|---|---|\n",
             chosen.len()
         );

@@ -19,6 +19,7 @@ use super::{NONE, WAIT, others};
 
 /// The classic: chroot(2) moves the root and not the working directory. Who is below a new root with a
 /// directory above it is not held by that root, and ".." leads up to the real one.
+// ANCHOR: climb
 pub(super) fn climb(secret: &Path, jail: Option<&&str>) -> Result<String> {
     if let Some(&jail) = jail {
         chroot(jail)?; // what a weak runtime does
@@ -34,9 +35,11 @@ pub(super) fn climb(secret: &Path, jail: Option<&&str>) -> Result<String> {
     chroot(".")?;
     Ok(fs::read_to_string(secret)?)
 }
+// ANCHOR_END: climb
 
 /// From every open directory, and from the working directory, up as far as it goes and down to the
 /// secret.
+// ANCHOR: walk
 pub(super) fn walk(secret: &Path) -> Result<String> {
     let secret = Path::new(&"../".repeat(64)).join(secret.strip_prefix("/")?);
     let mut last = None;
@@ -51,6 +54,7 @@ pub(super) fn walk(secret: &Path) -> Result<String> {
     }
     bail!("no open file leads there: {last:?}")
 }
+// ANCHOR_END: walk
 
 /// A weak runtime, from where a container has its root to its exec: it has a directory of the host
 /// open, as all runtimes have, and takes paths in the container as they come.

@@ -14,6 +14,7 @@ use super::NONE;
 
 /// Opens a setting of the kernel for writing, and writes nothing: as it is; with the read-only mount
 /// above it changed back, or taken away; in a new procfs.
+// ANCHOR: setting
 pub(super) fn setting(path: &str) -> Result<String> {
     let open = |path: &str| OpenOptions::new().write(true).open(path);
     let Err(first) = open(path) else { return Ok("open".into()) };
@@ -32,6 +33,7 @@ pub(super) fn setting(path: &str) -> Result<String> {
     }
     bail!("{first}; remount {remount:?}; unmount {unmount:?}; new procfs {fresh:?}")
 }
+// ANCHOR_END: setting
 
 /// Mounts a cgroup hierarchy, with the rights that we have and then with those of a new user namespace;
 /// opens the file that says which program the kernel runs on the host when a group is empty (and writes

@@ -49,6 +49,7 @@ pub(super) fn join(pid: &str) -> Result<String> {
 }
 
 /// Types into the terminal, as if the user did (ioctl_tty(2), TIOCSTI).
+// ANCHOR: type
 pub(super) fn type_in(text: &str) -> Result<String> {
     let terminal = File::options().read(true).write(true).open("/dev/tty");
     let terminals = terminal.iter().map(File::as_raw_fd).chain(0..3);
@@ -65,6 +66,7 @@ pub(super) fn type_in(text: &str) -> Result<String> {
     }
     Err(last).context("TIOCSTI")
 }
+// ANCHOR_END: type
 
 /// Reads what the user types, from where we are only to write to.
 pub(super) fn listen() -> Result<String> {
