@@ -109,6 +109,13 @@ impl Bundle {
     pub fn has_own_network(&self) -> bool {
         self.namespaces.contains(Namespace::Net)
     }
+
+    /// Whether its cgroup is delegated to it.
+    #[must_use]
+    pub fn may_write_cgroup(&self) -> bool {
+        let writable = |m: &Mount| m.kind == "cgroup2" && !m.options.iter().any(|o| o == "ro");
+        self.namespaces.contains(Namespace::Cgroup) && self.rootfs.mounts.iter().any(writable)
+    }
 }
 
 fn annotation<'s>(spec: &'s Spec, name: &str) -> Result<&'s str> {

@@ -63,6 +63,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub cpuset_cpus: Option<Cpuset>,
 
+    /// Let it write to its own cgroup (version 2), so that containers can run in it
+    #[arg(long)]
+    pub cgroup_rw: bool,
+
+    /// Take the walls away: all capabilities, all system calls, nothing masked or read-only in /proc
+    /// and /sys. Run as root, such a container is root on the host
+    #[arg(long)]
+    pub privileged: bool,
+
     /// The network; `bridge` needs root, and is root's default
     #[arg(long, alias = "network", value_name = "MODE")]
     pub net: Option<Net>,

@@ -20,6 +20,9 @@ pub fn init(bundle: &Bundle, cgroup: &Cgroup, network: Option<&Network>) -> Resu
     process.leave_caller()?;
     cgroup.join()?;
     bundle.namespaces.set_up(&bundle.hostname)?;
+    if bundle.may_write_cgroup() {
+        cgroup.enter_leaf()?;
+    }
     match network {
         Some(network) => network.configure()?,
         None if bundle.has_own_network() => loopback_up()?,

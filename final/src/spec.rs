@@ -66,6 +66,9 @@ impl Request {
             args.publish.is_empty() || net == Net::Bridge,
             "--publish needs --net bridge: without the bridge there is nothing to translate"
         );
+        if args.cgroup_rw {
+            step02_cgroups::check_delegation().context("--cgroup-rw cannot be had")?;
+        }
         let request = Self {
             image_name: image_name.to_owned(),
             image,
@@ -118,9 +121,9 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
                 .map(|namespace| json!({ "type": oci_name(namespace) }))
                 .collect::<Vec<_>>(),
             "resources": resources(args),
-            "maskedPaths": MASKED_PATHS,
-            "readonlyPaths": READONLY_PATHS,
-            "seccomp": profile(),
+            "maskedPaths": if args.privileged { &[][..] } else { &MASKED_PATHS },
+            "readonlyPaths": if args.privileged { &[][..] } else { &READONLY_PATHS },
+            "seccomp": (!args.privileged).then(profile),
         },
     });
     serde_json::from_value(spec).context("cannot write the container's config.json")
@@ -156,6 +159,8 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
     let (_, most_files) =
         getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
     let most_files = most_files.min(524_288);
+    let all: Vec<_> = caps::all().into_iter().map(|capability| capability.to_string()).collect();
+    let capabilities = if args.privileged { json!(all) } else { json!(DEFAULT_CAPABILITIES) };
     let (_, core) = getrlimit(Resource::RLIMIT_CORE).context("cannot read the limit of cores")?;
     let core = core.min(1);
     Ok(json!({
@@ -166,9 +171,9 @@ fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
         "cwd": args.workdir,
         "noNewPrivileges": true,
         "capabilities": {
-            "bounding": DEFAULT_CAPABILITIES,
-            "effective": DEFAULT_CAPABILITIES,
-            "permitted": DEFAULT_CAPABILITIES,
+            "bounding": capabilities,
+            "effective": capabilities,
+            "permitted": capabilities,
         },
         "rlimits": [
             { "type": "RLIMIT_NOFILE", "soft": most_files.min(1024), "hard": most_files },
@@ -189,7 +194,14 @@ fn mounts(args: &RunArgs, request: &Request, namespaces: Namespaces) -> Result<V
         .chain(default_mounts(namespaces)?)
         .chain(mounts)
         .chain(volumes)
-        .map(|mount| {
+        .map(|mut mount| {
+            // What we mount below /sys ourselves is read-only, unless it was asked for.
+            let writable = match mount.kind.as_str() {
+                "cgroup2" => args.cgroup_rw,
+                "sysfs" => args.privileged,
+                _ => false,
+            };
+            mount.options.retain(|option| !(writable && option == "ro"));
             Ok(json!({
                 "destination": utf8(&mount.destination)?,
                 "type": mount.kind,

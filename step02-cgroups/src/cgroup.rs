@@ -5,13 +5,12 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use colored::Colorize as _;
-use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Pid, access};
 use step01_namespaces::{say, see, warn};
 
-use crate::group::Group;
+use crate::group::{Group, PARENT};
 use crate::hierarchy::read;
 use crate::limits::show_bytes;
 use crate::settings::settings;
@@ -19,6 +18,9 @@ use crate::{Hierarchy, Limits, Setting, Usage, Version, hierarchies};
 
 /// What we want to know of every container, even if nothing limits it.
 const ACCOUNTING: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
+
+/// Version 2: what can limit.
+const CONTROLLERS: [&str; 4] = ["memory", "cpu", "cpuset", "pids"];
 
 /// Version 1: stops all processes of a group at once, so that they can be killed.
 const FREEZER: &str = "freezer";
@@ -43,9 +45,7 @@ impl Cgroup {
     pub fn create(name: &str, limits: &Limits) -> Result<Self> {
         let hierarchies = hierarchies()?;
         // With both mounted, a controller is where version 1 took it from version 2.
-        let v1 =
-            |h: &&Hierarchy| h.version == Version::V1 && h.controllers.iter().any(|c| is_used(c));
-        let mut v1 = hierarchies.iter().filter(v1).peekable();
+        let mut v1 = hierarchies.iter().filter(|h| is_used_v1(h)).peekable();
         if v1.peek().is_some() {
             return Self::create_v1(name, limits, v1);
         }
@@ -94,21 +94,35 @@ impl Cgroup {
         }
     }
 
-    /// Version 2: one group, below the highest cgroup that is ours to use.
+    /// Version 2: one group, in a directory for all of ours, at the top of what we may use.
+    // ANCHOR: create_v2
     fn create_v2(name: &str, limits: &Limits, hierarchy: &Hierarchy) -> Result<Self> {
-        let Some(base) = delegated(hierarchy) else {
+        let Some(top) = delegated(hierarchy) else {
             return Self::none(limits, &anyhow!("{}", undelegated(&hierarchy.own)));
         };
-        Group::sweep(&base)?;
+        let parent = top.join(PARENT);
+        Group::sweep(&parent)?;
         let settings = settings(limits, Version::V2);
-        enable_controllers(&base, &settings)?;
-        let group = Group::create(&base, name)
-            .with_context(|| format!("cannot make a cgroup in {}", base.display()))?;
+        enable_controllers(&top, &settings)?;
+        let group = loop {
+            match make_directory(&parent).and_then(|()| Group::create(&parent, name)) {
+                // Whoever was the last container has just taken the directory along.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                result => {
+                    break result.with_context(|| {
+                        format!("cannot make a cgroup in {}", parent.display())
+                    })?;
+                }
+            }
+        };
         let cgroup =
             Self { version: Version::V2, groups: vec![group], limits: limits.clone(), ours: true };
+        // From now on it stays. A group has only those controllers that the one above it gives.
+        enable(&parent, &settings)?;
         write_all(&settings, &cgroup.groups[0].path)?;
         Ok(cgroup)
     }
+    // ANCHOR_END: create_v2
 
     /// No cgroup, which is an error only if there is a limit to be kept.
     fn none(limits: &Limits, why: &anyhow::Error) -> Result<Self> {
@@ -148,6 +162,17 @@ impl Cgroup {
     }
     // ANCHOR_END: join
 
+    /// The child's side, version 2, in a cgroup namespace whose root is this group: moves on into a
+    /// leaf. A group with processes cannot give controllers to groups below it, and the container is
+    /// to make some.
+    pub fn enter_leaf(&self) -> Result<()> {
+        let Some(group) = self.groups.first() else { return Ok(()) };
+        let leaf = group.path.join("init");
+        fs::create_dir(&leaf)
+            .and_then(|()| fs::write(leaf.join("cgroup.procs"), "0"))
+            .with_context(|| format!("cannot move into {}", leaf.display()))
+    }
+
     /// The cgroup that the process is in, for one more to join: not ours to remove.
     pub fn of(pid: Pid) -> Result<Self> {
         let mountinfo = read("/proc/self/mountinfo")?;
@@ -174,11 +199,11 @@ impl Cgroup {
     }
 
     /// Says so, if a process of the container was killed over its memory limit: from its exit
-    /// status 137 alone nobody could tell.
+    /// status 137 alone nobody could tell. (A container within it can have died of its own limit.)
     pub fn report(&self) {
         let Some(limit) = self.limits.memory else { return };
         let usage = self.usage();
-        if let Some(1..) = usage.oom_kills {
+        if usage.oom_kills > Some(0) && usage.over_limit != Some(0) {
             let peak = usage.memory_peak.map(|peak| format!(", peak {}", show_bytes(peak)));
             let peak = peak.unwrap_or_default();
             let text = format!("over its memory limit of {limit}{peak}");
@@ -212,15 +237,35 @@ pub fn sweep() -> Result<()> {
     for hierarchy in hierarchies()? {
         let base = match hierarchy.version {
             Version::V1 => Some(hierarchy.own),
-            Version::V2 => delegated(&hierarchy),
+            Version::V2 => delegated(&hierarchy).map(|top| top.join(PARENT)),
         };
         base.map_or(Ok(()), |base| Group::sweep(&base))?;
     }
     Ok(())
 }
 
-fn is_used(controller: &str) -> bool {
-    ACCOUNTING.contains(&controller) || [FREEZER, "cpuset"].contains(&controller)
+/// Fails, and says why, if a container cannot be given its cgroup to write to.
+///
+/// Where its cgroup namespace begins, the kernel must keep it from raising its own limits: the mount
+/// option `nsdelegate` makes a cgroup namespace a border of delegation (cgroup-v2.rst, "Delegation").
+pub fn check_delegation() -> Result<()> {
+    let hierarchies = hierarchies()?;
+    let v2 = hierarchies.iter().find(|h| h.version == Version::V2);
+    let v2 = v2.filter(|_| !hierarchies.iter().any(is_used_v1));
+    let v2 = v2.context("this host has cgroup version 1, which cannot be delegated safely")?;
+    ensure!(
+        v2.nsdelegate,
+        "{} is mounted without nsdelegate, so a container could raise its own limits; systemd mounts \
+         it with that: mount -o remount,nsdelegate {0}",
+        v2.mount.display()
+    );
+    ensure!(delegated(v2).is_some(), "{}", undelegated(&v2.own));
+    Ok(())
+}
+
+fn is_used_v1(hierarchy: &Hierarchy) -> bool {
+    let is_used = |name: &str| ACCOUNTING.contains(&name) || [FREEZER, "cpuset"].contains(&name);
+    hierarchy.version == Version::V1 && hierarchy.controllers.iter().any(|name| is_used(name))
 }
 
 fn is_denied(error: &io::Error) -> bool {
@@ -252,73 +297,84 @@ fn delegated(hierarchy: &Hierarchy) -> Option<PathBuf> {
     hierarchy.own.ancestors().take_while(ours).last().map(Path::to_owned)
 }
 
-/// Switches on, for the children of `base`, what the settings need, and for accounting what can
-/// be had.
+/// Switches on, for the groups below `top`, what the settings need, and for accounting what can be
+/// had.
 // ANCHOR: controllers
-fn enable_controllers(base: &Path, settings: &[Setting]) -> Result<()> {
-    let read = |file: &str| {
-        let path = base.join(file);
-        let text = fs::read_to_string(&path);
-        text.with_context(|| format!("cannot read {}", path.display()))
+fn enable_controllers(top: &Path, settings: &[Setting]) -> Result<()> {
+    // "No internal processes": a group other than the root, which has no type, either has processes
+    // or gives controllers such as memory to its children.
+    let processes = fs::read_to_string(top.join("cgroup.procs")).unwrap_or_default();
+    let problem = if !processes.is_empty() && top.join("cgroup.type").exists() {
+        Some(internal_processes(top))
+    } else {
+        enable(top, settings).err().map(|error| format!("{error:#}"))
     };
-    let (there, enabled) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
-    let has = |list: &str, name: &str| list.split_whitespace().any(|found| found == name);
-    for setting in settings {
-        if !has(&there, setting.controller) {
-            bail!(
-                "cannot limit --{}: the {} controller is not available in {} (its \
-                 cgroup.controllers has: {}); {}",
-                setting.option,
-                setting.controller,
-                base.display(),
-                there.trim(),
-                delegate_hint(),
-            );
-        }
+    match (settings.first(), problem) {
+        (Some(setting), Some(problem)) => bail!("cannot limit --{}: {problem}", setting.option),
+        _ => Ok(()), // only for accounting: then there is none
     }
-    let needed = settings.iter().map(|setting| setting.controller);
-    for controller in
-        needed.chain(ACCOUNTING).filter(|name| has(&there, name) && !has(&enabled, name))
-    {
-        match enable(base, controller) {
-            Err(error) if settings.iter().any(|setting| setting.controller == controller) => {
-                return Err(error);
+}
+
+/// Switches on all controllers that there are, if only so that the next container finds them; an
+/// error is about one that the settings need.
+fn enable(group: &Path, settings: &[Setting]) -> Result<()> {
+    let read = |file: &str| {
+        let text = fs::read_to_string(group.join(file));
+        text.with_context(|| format!("cannot read {file} of {}", group.display()))
+    };
+    let (there, on) = (read("cgroup.controllers")?, read("cgroup.subtree_control")?);
+    let has = |list: &str, name: &str| list.split_whitespace().any(|found| found == name);
+    if let Some(missing) = settings.iter().find(|setting| !has(&there, setting.controller)) {
+        bail!(
+            "the {} controller is not available in {} (its cgroup.controllers has: {}); {}",
+            missing.controller,
+            group.display(),
+            there.trim(),
+            delegate_hint(),
+        );
+    }
+    for controller in CONTROLLERS.iter().filter(|name| has(&there, name) && !has(&on, name)) {
+        let written = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
+        match written {
+            Err(error) if settings.iter().any(|setting| setting.controller == *controller) => {
+                return Err(explain_v2(&error, controller, group));
             }
-            _ => {} // only for accounting: then there is none
+            _ => {} // on now, or wanted by nobody yet
         }
     }
     Ok(())
-}
-
-fn enable(base: &Path, controller: &str) -> Result<()> {
-    let control = base.join("cgroup.subtree_control");
-    let enable = || fs::write(&control, format!("+{controller}"));
-    let busy = |error: &io::Error| error.raw_os_error() == Some(Errno::EBUSY as i32);
-    let result = match enable() {
-        // "No internal processes": a group other than the root either has processes or gives
-        // controllers such as memory to its children. So its processes, which are ours, move into a leaf.
-        Err(error) if busy(&error) => empty_into_leaf(base).and_then(|()| enable()),
-        result => result,
-    };
-    result.with_context(|| {
-        format!("cannot enable the {controller} controller in {}", control.display())
-    })
 }
 // ANCHOR_END: controllers
 
-fn empty_into_leaf(base: &Path) -> io::Result<()> {
-    let leaf = base.join("container-workshop.host");
-    match fs::create_dir(&leaf) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+/// We do not move them: they are not ours.
+fn internal_processes(top: &Path) -> String {
+    let top = top.display();
+    format!(
+        "{top} has processes, and a cgroup other than the root has either those or children with \
+         limits; move them into a group below it: mkdir {top}/leaf; for pid in $(cat \
+         {top}/cgroup.procs); do echo $pid > {top}/leaf/cgroup.procs; done"
+    )
+}
+
+fn explain_v2(error: &io::Error, controller: &str, group: &Path) -> anyhow::Error {
+    let group = group.display();
+    let hint = if is_denied(error) && controller == "cpuset" {
+        format!(
+            " (the kernel asks if we might choose processors for each process in it, and one has \
+             more capabilities than we, say in a user namespace); have root do it: echo +cpuset > \
+             {group}/cgroup.subtree_control"
+        )
+    } else {
+        String::new()
+    };
+    anyhow!("cannot switch the {controller} controller on in {group}: {error}{hint}")
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        result => result,
     }
-    for pid in fs::read_to_string(base.join("cgroup.procs"))?.lines() {
-        match fs::write(leaf.join("cgroup.procs"), pid) {
-            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {} // has just ended
-            result => result?,
-        }
-    }
-    Ok(())
 }
 
 fn undelegated(own: &Path) -> String {

@@ -20,6 +20,9 @@ use step01_namespaces::{pidfd_open, pidfd_send_signal};
 /// How the names of our groups begin.
 pub(crate) const PREFIX: &str = "container-workshop-";
 
+/// Version 2: the directory for all of ours.
+pub(crate) const PARENT: &str = "container-workshop";
+
 /// A group's directory in one hierarchy, locked by us.
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -87,21 +90,24 @@ impl Group {
             }
             match (Self { path, lock }).remove() {
                 // It has processes that our PID namespace does not have: theirs can end them.
-                Err(error) if is_busy(&error) => {}
+                Err(error) if error.downcast_ref().is_some_and(is_busy) => {}
                 result => result?,
             }
         }
+        remove_if_empty(parent);
         Ok(())
     }
 
     /// Ends what is left in it, and removes it with all groups below it.
     pub fn remove(&self) -> Result<()> {
         // Most often nothing is left: the first process took the others with it.
-        if fs::remove_dir(&self.path).is_ok() {
-            return Ok(());
+        if fs::remove_dir(&self.path).is_err() {
+            self.kill()?;
+            remove_tree(&self.path)
+                .with_context(|| format!("cannot remove {}", self.path.display()))?;
         }
-        self.kill()?;
-        remove_tree(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))
+        self.path.parent().into_iter().for_each(remove_if_empty);
+        Ok(())
     }
 
     /// Whether it is in version 1's freezer hierarchy.
@@ -177,9 +183,15 @@ fn is_not_ours(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
 }
 
-fn is_busy(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == ErrorKind::ResourceBusy)
+fn is_busy(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::ResourceBusy
+}
+
+/// The last container takes the directory along; if it was not the last, the kernel says EBUSY.
+fn remove_if_empty(parent: &Path) {
+    if parent.ends_with(PARENT) {
+        let _ = fs::remove_dir(parent);
+    }
 }
 
 /// The processes in a group and in all groups below it. Those that our PID namespace does not have

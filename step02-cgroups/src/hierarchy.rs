@@ -28,6 +28,8 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// The cgroup that we are in, as a path below the mount.
     pub own: PathBuf,
+    /// Of version 2: whether a cgroup namespace is a border of delegation here (cgroup-v2.rst).
+    pub nsdelegate: bool,
 }
 
 /// What is mounted here.
@@ -85,7 +87,9 @@ fn parse_line(line: &str, cgroup: &str) -> Option<Hierarchy> {
         |path: &&Path| path.components().all(|part| matches!(part, Component::Normal(_)));
     let below = Path::new(path).strip_prefix(&root).ok().filter(is_below).unwrap_or(Path::new(""));
     let mount = PathBuf::from(mount);
-    Some(Hierarchy { version, controllers, own: mount.join(below), mount })
+    let own = mount.join(below).components().collect(); // without a slash at the end
+    let nsdelegate = options.split(',').any(|option| option == "nsdelegate");
+    Some(Hierarchy { version, controllers, mount, own, nsdelegate })
 }
 
 /// Our path in the hierarchy of a controller; version 2's line has an empty name.
@@ -128,11 +132,11 @@ mod tests {
     #[test]
     fn version_2_alone() {
         let found = parse(
-            "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n",
+            "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n",
             "0::/user.slice/user-1000.slice/session-3.scope\n",
         );
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].version, Version::V2);
+        assert_eq!((found[0].version, found[0].nsdelegate), (Version::V2, true));
         let own = "/sys/fs/cgroup/user.slice/user-1000.slice/session-3.scope";
         assert_eq!(found[0].own.to_str(), Some(own));
     }
@@ -161,7 +165,7 @@ mod tests {
             "4:memory:/docker/1f/sub\n3:pids:/../other\n0::/../other\n",
         );
         assert_eq!(found[0].own.to_str(), Some("/sys/fs/cgroup/memory/sub"));
-        assert_eq!(found[1].own.to_str(), Some("/sys/fs/cgroup/pids/"));
+        assert_eq!(found[1].own.to_str(), Some("/sys/fs/cgroup/pids"));
         assert_eq!(found[2].own.to_str(), Some("/sys/fs/cgroup/other"));
     }
 
@@ -170,7 +174,7 @@ mod tests {
         assert_eq!(parse("\n - \na b - cgroup2\n1 2 3 4 5 - cgroup x", "::\n0\n"), []);
         // Found by fuzzing: an empty root, below which every path is.
         let found = parse("1 2 0:3  /m rw - cgroup2 c rw", "0::/etc");
-        assert_eq!(found[0].own.to_str(), Some("/m/"));
+        assert_eq!(found[0].own.to_str(), Some("/m"));
         assert_eq!(unescape(r"/a\040b\9\04\+40"), r"/a b\9\04\+40");
     }
 }

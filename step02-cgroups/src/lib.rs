@@ -22,7 +22,7 @@ mod limits;
 mod settings;
 mod usage;
 
-pub use cgroup::{Cgroup, sweep};
+pub use cgroup::{Cgroup, check_delegation, sweep};
 pub use hierarchy::{Hierarchy, Version, hierarchies, parse};
 pub use limits::{Args, Cpus, Cpuset, Limits, MOST_PIDS, Memory};
 pub use settings::{Setting, settings};

@@ -10,8 +10,10 @@ pub struct Usage {
     pub memory: Option<u64>,
     /// The most memory that was in use at a time, in bytes (version 2: since Linux 5.19).
     pub memory_peak: Option<u64>,
-    /// How many processes were killed because the group was over its memory limit.
+    /// How many processes were killed for memory, in the group or (version 2) in one below it.
     pub oom_kills: Option<u64>,
+    /// How often it was the group's own limit that left no memory (version 2: since Linux 5.2).
+    pub over_limit: Option<u64>,
     /// Processor time used, in microseconds.
     pub cpu: Option<u64>,
     /// In how many periods the group had used up its quota.
@@ -39,6 +41,7 @@ impl Usage {
         self.oom_kills = self.oom_kills.or_else(|| entry("memory.events", "oom_kill"));
         self.oom_kills = self.oom_kills.or_else(|| entry("memory.oom_control", "oom_kill"));
         // ANCHOR_END: ex-2.2
+        self.over_limit = self.over_limit.or_else(|| entry("memory.events.local", "oom"));
         self.cpu = self.cpu.or_else(|| entry("cpu.stat", "usage_usec"));
         self.cpu =
             self.cpu.or_else(|| number("cpuacct.usage").map(|nanoseconds| nanoseconds / 1000));

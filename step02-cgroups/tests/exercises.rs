@@ -1,5 +1,5 @@
 //! The exercises of step 2. What takes a cgroup of one's own is tried only where the caller may
-//! make one; tests/cgroups.rs tries it all on the kernel.
+//! make one; tests/cgroups/ tries it all on the kernel.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;

@@ -165,7 +165,7 @@ pub fn default_mounts(namespaces: Namespaces) -> Result<Vec<Mount>> {
     if owns(Namespace::Ipc) {
         mounts.push(Mount::new("mqueue", "/dev/mqueue", "nosuid,noexec,nodev"));
     }
-    if namespaces.contains(Namespace::Cgroup) && owns(Namespace::Net) && is_cgroup_v2() {
+    if namespaces.contains(Namespace::Cgroup) && is_cgroup_v2() {
         mounts.push(Mount::new("cgroup2", "/sys/fs/cgroup", "nosuid,noexec,nodev,ro"));
     }
     Ok(mounts)

@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::lab::{self, Who};
-use crate::{book, doctor, drill, exercises, probe};
+use crate::{book, doctor, drill, exercises, matrix, probe};
 
 /// The workshop's tool
 #[derive(Parser)]
@@ -57,6 +58,23 @@ enum Verb {
 
     /// Open a lab in which one thing is broken: find it, repair it, check it
     Break(drill::Args),
+
+    /// Run all tests, on this kernel and on Debian's, as root and as a plain user
+    Matrix,
+
+    /// Run one cell of that, in the machine that it is about
+    #[command(hide = true)]
+    Cell {
+        /// Leave out what takes too long in a machine without KVM
+        #[arg(long)]
+        emulated: bool,
+
+        /// Whom it is about
+        user: matrix::User,
+
+        /// The test programs
+        suites: Vec<PathBuf>,
+    },
 }
 
 /// The `main` of the program.
@@ -71,6 +89,10 @@ pub fn main() -> ExitCode {
         Verb::Doctor { name, list } => doctor::main(name.as_deref(), list),
         Verb::Book(args) => book::main(&args),
         Verb::Break(args) => drill::main(&args),
+        Verb::Matrix => matrix::run().map(|well| u8::from(!well)),
+        Verb::Cell { emulated, user, suites } => {
+            matrix::cell(user, emulated, &suites).map(|well| u8::from(!well))
+        }
     };
     match result {
         Ok(status) => ExitCode::from(status),

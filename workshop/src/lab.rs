@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -85,7 +86,7 @@ pub(crate) fn exit_status(ended: ExitStatus) -> i32 {
 }
 
 /// The plain user that root becomes for a lab; a plain user stays who he is.
-const PLAIN_USER: u32 = 1000;
+pub(crate) const PLAIN_USER: u32 = 1000;
 
 /// Where a lab shows the directory of our programs, which a plain user may not reach otherwise: it
 /// could be below /root.
@@ -108,7 +109,6 @@ pub fn run(who: Who, check: bool, inside: impl FnOnce() -> i32) -> Result<ExitSt
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS;
     if was_root && who != Who::Root {
-        unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
         show_programs()?;
     }
     if was_root && who == Who::LabRoot {
@@ -241,6 +241,21 @@ pub fn program(path: &str) -> PathBuf {
     }
 }
 
+/// Whether cgroups are version 2's here, and nothing else.
+pub(crate) fn has_cgroup_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// Whether the plain user that a lab has owns the cgroup that we are in (version 2): then it is
+/// below what was delegated to him.
+pub(crate) fn owns_cgroup() -> bool {
+    let user = if geteuid().is_root() { PLAIN_USER } else { geteuid().as_raw() };
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let procs = Path::new("/sys/fs/cgroup").join(own).join("cgroup.procs");
+    fs::metadata(procs).is_ok_and(|file| file.uid() == user)
+}
+
 /// target/debug: the parent of deps/, where test programs are, or the directory of the workshop.
 pub(crate) fn build_directory() -> Result<PathBuf> {
     let mut path = match std::env::var_os("WORKSHOP_BUILD") {
@@ -254,7 +269,9 @@ pub(crate) fn build_directory() -> Result<PathBuf> {
     Ok(path)
 }
 
-fn show_programs() -> Result<()> {
+/// Enters a mount namespace in which a plain user reaches our programs.
+pub(crate) fn show_programs() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
     make_private()?;
     let (build, none) = (build_directory()?, None::<&str>);
     mount(Some("tmpfs"), "/mnt", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))

@@ -17,6 +17,7 @@
 //! | [`snapshot`] | the state of the lab's host, to be compared before and after |
 //! | [`faults`] | a program of which any system call can be made to fail, or be its last |
 //! | [`suite`] | the runner of our tests: each in a lab of its own |
+//! | [`matrix`] | all suites, on two kernels, as root and as a plain user |
 //! | `by_hand` | the scripts that do the same as the steps, for the same tests |
 //! | [`exercises`] | the exercises, the learner's own workspace, and what the kernel thinks of it |
 //! | [`verdict`] | for the tests of exercises: verdicts, and processes to try things in |
@@ -37,6 +38,7 @@ pub mod exercises;
 pub mod faults;
 pub mod internet;
 pub mod lab;
+pub mod matrix;
 pub mod nft;
 pub mod probe;
 pub mod pty;

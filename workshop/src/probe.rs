@@ -233,8 +233,11 @@ fn spy() -> Result<()> {
             }
             println!("process {pid}");
             let Ok(files) = std::fs::read_dir(entry.path().join("fd")) else { continue };
-            for file in files.filter_map(Result::ok) {
-                if let Ok(link) = std::fs::read_link(file.path()) {
+            let links = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+            let links: Vec<_> = links.collect();
+            // Not if it has become the container's program meanwhile: then they are that one's.
+            if std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|now| now == name) {
+                for link in links {
                     println!("open in {pid}: {}", link.display());
                 }
             }

@@ -20,6 +20,8 @@ pub struct Terminal {
     seen: String,
     /// The program.
     pub child: Child,
+    /// The terminal's mode before the program had it.
+    pub before: Termios,
 }
 
 nix::ioctl_write_ptr_bad!(
@@ -39,6 +41,7 @@ impl Terminal {
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(&size, None).expect("a terminal");
         let (master, slave) = (File::from(pair.master), pair.slave);
+        let before = tcgetattr(&slave).expect("a terminal");
         let copy = || slave.try_clone().expect("a copy of a file descriptor");
         command.stdin(copy()).stdout(copy()).stderr(copy());
         let controlling = slave.as_raw_fd();
@@ -68,7 +71,7 @@ impl Terminal {
                 }
             }
         });
-        Self { master, slave, output, seen: String::new(), child }
+        Self { master, slave, output, seen: String::new(), child, before }
     }
 
     /// Types.
@@ -85,7 +88,7 @@ impl Terminal {
     /// If it is not shown within 20 seconds.
     pub fn expect(&mut self, text: &str) -> String {
         let found = |seen: &str| seen.find(text).map(|at| at + text.len());
-        let shown = self.wait(Duration::from_secs(20), found);
+        let shown = self.wait(crate::suite::patience(Duration::from_secs(20)), found);
         shown.unwrap_or_else(|| panic!("{text:?} never came; seen: {:?}", self.seen))
     }
 

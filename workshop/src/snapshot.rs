@@ -215,7 +215,11 @@ fn stale_cgroups(directory: &Path) -> Vec<String> {
             continue;
         }
         let path = entry.path();
-        let ours = entry.file_name().to_string_lossy().starts_with("container-workshop-");
+        let name = entry.file_name();
+        if name == "container-workshop" && below(&path).iter().all(|path| !path.is_dir()) {
+            found.push(format!("cgroup {}", path.display())); // the last container has left it
+        }
+        let ours = name.to_string_lossy().starts_with("container-workshop-");
         if ours && File::open(&path).is_ok_and(|group| group.try_lock().is_ok()) {
             found.push(format!("cgroup {}", path.display()));
         } else {

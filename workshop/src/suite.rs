@@ -24,25 +24,65 @@ pub struct Test {
     pub name: &'static str,
     /// Everybody that it has to pass for.
     pub who: &'static [Who],
-    /// The text of the script by-hand.sh, if it has to pass with that, too.
+    /// What the machine has to have; without it the test is not listed.
+    pub needs: Needs,
+    /// The text of the script by-hand.sh, if it has to pass with that, too. There limits take root.
     pub by_hand: Option<&'static str>,
     /// Panics if something is not as it should be.
     pub run: fn(Who),
 }
 
-/// `test!(function, [Root, Plain])`; for what the script by-hand.sh can do, too, with `by_hand` behind it.
+/// What a test needs of the machine's cgroups, which a lab cannot fake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing.
+    Nothing,
+    /// That whoever it is for can set limits: root always, a plain user with a delegated subtree.
+    Limits,
+    /// That he cannot.
+    NoLimits,
+    /// Limits, and that they are version 1's.
+    Version1,
+    /// Limits, and that they are version 2's.
+    Version2,
+}
+
+impl Needs {
+    /// Whether it is there for `who`. Only version 2 has delegation: to whom our own group belongs.
+    fn are_met(self, who: Who) -> bool {
+        let v2 = lab::has_cgroup_v2();
+        let limits = who == Who::Root || (v2 && lab::owns_cgroup());
+        match self {
+            Self::Nothing => true,
+            Self::Limits => limits,
+            Self::NoLimits => !limits,
+            Self::Version1 => limits && !v2,
+            Self::Version2 => limits && v2,
+        }
+    }
+}
+
+/// `test!(function, [Root, Plain])`. With what it [`Needs`] behind that: `test!(function, [Root], Limits)`;
+/// with `by_hand` at the end, what the script by-hand.sh can do, too.
 #[macro_export]
 macro_rules! test {
     ($function:ident, [$($who:ident),+]) => {
-        $crate::test!($function, [$($who),+], None)
+        $crate::test!($function, [$($who),+], Nothing, None)
     };
     ($function:ident, [$($who:ident),+], by_hand) => {
-        $crate::test!($function, [$($who),+], Some(include_str!("../by-hand.sh")))
+        $crate::test!($function, [$($who),+], Nothing, by_hand)
     };
-    ($function:ident, [$($who:ident),+], $script:expr) => {
+    ($function:ident, [$($who:ident),+], $needs:ident) => {
+        $crate::test!($function, [$($who),+], $needs, None)
+    };
+    ($function:ident, [$($who:ident),+], $needs:ident, by_hand) => {
+        $crate::test!($function, [$($who),+], $needs, Some(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/by-hand.sh"))))
+    };
+    ($function:ident, [$($who:ident),+], $needs:ident, $script:expr) => {
         $crate::suite::Test {
             name: stringify!($function),
             who: &[$($crate::lab::Who::$who),+],
+            needs: $crate::suite::Needs::$needs,
             by_hand: $script,
             run: $function,
         }
@@ -51,9 +91,17 @@ macro_rules! test {
 
 /// Says which test this process is to run: `NAME/WHO`, or `NAME/by-hand/WHO`.
 const VARIABLE: &str = "WORKSHOP_TEST";
-/// A test takes a second or two, and a walk over all faults one or two minutes; on a machine that is
-/// busy, or a virtual one without KVM, many times that.
-const PATIENCE: Duration = Duration::from_secs(1800);
+/// A test takes a second or two, and a walk over faults one or two minutes; on a machine that is busy many
+/// times that.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How many times longer than that, and than they say themselves, tests wait: for slow machines.
+pub const PATIENCE_FACTOR: &str = "WORKSHOP_PATIENCE";
+
+/// The time to wait for something on this machine that takes less than `usual` on most.
+pub(crate) fn patience(usual: Duration) -> Duration {
+    let factor = std::env::var(PATIENCE_FACTOR).ok().and_then(|factor| factor.parse().ok());
+    usual * factor.unwrap_or(1)
+}
 
 /// The `main` of a test program.
 #[must_use]
@@ -72,9 +120,11 @@ pub fn suite(tests: &'static [Test]) -> ExitCode {
     };
     let mut trials = Vec::new();
     for test in tests {
-        trials.extend(test.who.iter().map(|&who| trial(test, "", who)));
+        let who = || test.who.iter().copied().filter(|&who| test.needs.are_met(who));
+        trials.extend(who().map(|who| trial(test, "", who)));
         if let Some(script) = test.by_hand {
-            let by_hand = test.who.iter().map(|&who| trial(test, by_hand::MARK, who));
+            let can = |who: &Who| test.needs == Needs::Nothing || *who == Who::Root;
+            let by_hand = who().filter(can).map(|who| trial(test, by_hand::MARK, who));
             let skip =
                 |t: Trial| if by_hand::has_tools(script) { t } else { t.with_ignored_flag(true) };
             trials.extend(by_hand.map(skip));
@@ -135,15 +185,17 @@ pub struct Outcome {
     pub stderr: String,
 }
 
-/// Runs a command to its end, with nothing to read; kills it when `patience` is over.
-pub fn run(command: &mut Command, patience: Duration) -> Outcome {
+/// Runs a command to its end, with nothing to read; kills it when it takes longer than `usual`, on this
+/// machine ([`PATIENCE_FACTOR`]).
+pub fn run(command: &mut Command, usual: Duration) -> Outcome {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
-    finish(child, patience)
+    finish(child, usual)
 }
 
 /// Waits for a command whose outputs are pipes.
-pub fn finish(mut child: Child, patience: Duration) -> Outcome {
+pub fn finish(mut child: Child, usual: Duration) -> Outcome {
+    let patience = patience(usual);
     let stdout = reader(child.stdout.take().expect("piped"));
     let stderr = reader(child.stderr.take().expect("piped"));
     let start = Instant::now();
@@ -265,11 +317,11 @@ impl Drop for Running {
     }
 }
 
-/// Waits until `condition` holds; panics after 20 seconds.
+/// Waits until `condition` holds; panics after 20 seconds, or what is like them on this machine.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), patience(Duration::from_secs(20)));
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it never happened: {what}");
+        assert!(start.elapsed() < limit, "it never happened: {what}");
         sleep(Duration::from_millis(10));
     }
 }
@@ -281,7 +333,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[must_use]
 pub fn get(address: &str, path: &str) -> String {
     let address = address.parse().map_err(std::io::Error::other);
-    ask(address.and_then(|address| TcpStream::connect_timeout(&address, LIMIT)), path)
+    ask(address.and_then(|address| TcpStream::connect_timeout(&address, patience(LIMIT))), path)
 }
 
 /// The same, from one of our own addresses, and with less patience: a learner waits for it.
@@ -294,7 +346,7 @@ pub fn get_from(from: Ipv4Addr, address: &str, path: &str) -> String {
 fn ask(stream: std::io::Result<TcpStream>, path: &str) -> String {
     let ask = || -> std::io::Result<String> {
         let mut stream = stream?;
-        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_read_timeout(Some(patience(LIMIT)))?;
         stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?; // in one piece
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

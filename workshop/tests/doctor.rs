@@ -34,7 +34,8 @@ static TESTS: &[Test] = &[
     test!(a_root_without_its_capability_is_in_a_container, [Root]),
     test!(a_container_is_known_by_its_marks, [Root, LabRoot]),
     test!(a_masked_proc_is_named, [LabRoot]),
-    test!(cgroups_are_roots_or_delegated, [Root, LabRoot, Plain]),
+    test!(cgroups_are_roots_or_delegated, [Root, LabRoot, Plain], Limits),
+    test!(an_undelegated_user_is_told_how_to_get_one, [LabRoot, Plain], NoLimits),
     test!(a_delegated_cgroup_is_enough, [Root]),
     test!(tmp_without_exec_is_named, [Root, LabRoot]),
     test!(a_route_over_the_subnet_is_named, [Root, LabRoot]),
@@ -274,18 +275,23 @@ fn a_masked_proc_is_named(_: Who) {
     assert_says("proc", "stops", &["cannot mount a new proc: EPERM", "the whole of the old one"]);
 }
 
-fn cgroups_are_roots_or_delegated(who: Who) {
+fn version() -> &'static str {
     let v1 = read("/proc/self/cgroup").lines().any(|line| line.contains(":memory:"));
-    let version = if v1 { "version 1" } else { "version 2" };
-    match who {
-        Who::Root => assert_says("cgroup-delegation", "ok", &[version, "limits work"]),
-        _ if v1 => assert_says(
-            "cgroup-delegation",
-            "stops",
-            &[version, "limits take root of the machine here"],
-        ),
-        _ => assert_says("cgroup-delegation", "stops", &[version, "not yours to write"]),
-    }
+    if v1 { "version 1" } else { "version 2" }
+}
+
+fn cgroups_are_roots_or_delegated(_: Who) {
+    assert_says("cgroup-delegation", "ok", &[version(), "limits work"]);
+}
+
+fn an_undelegated_user_is_told_how_to_get_one(_: Who) {
+    let version = version();
+    let why = if version == "version 1" {
+        "limits take root of the machine here"
+    } else {
+        "not yours to write"
+    };
+    assert_says("cgroup-delegation", "stops", &[version, why]);
 }
 
 /// The cgroup trees with the controllers that matter, as directories: four, or one of version 2.
@@ -324,9 +330,9 @@ fn a_delegated_cgroup_is_enough(_: Who) {
     // Where user 1000 can reach it.
     let program = Path::new("/run/program");
     fs::copy(workshop::lab::program(PROGRAM), program).unwrap();
-    let examine = || {
+    let examine = |groups: &[PathBuf]| {
         let mut doctor = Command::new(program);
-        let groups = groups.clone();
+        let groups = groups.to_vec();
         let join =
             move || groups.iter().try_for_each(|group| fs::write(group.join("cgroup.procs"), "0"));
         // SAFETY: this process has one thread now, so its copy may run any code.
@@ -336,17 +342,29 @@ fn a_delegated_cgroup_is_enough(_: Who) {
         unsafe { doctor.pre_exec(become_user) };
         result("cgroup-delegation", &run(&mut doctor, Duration::from_secs(60)))
     };
-    assert_is(examine(), "stops", &[&name]);
+    assert_is(examine(groups), "stops", &[&name]);
     for group in groups {
-        for file in ["", "cgroup.procs", "cgroup.subtree_control"] {
-            let path = group.join(file);
-            if path.exists() {
-                chown(&path, Some(Uid::from_raw(1000)), None).unwrap();
-            }
+        delegate(group);
+    }
+    if version() == "version 1" {
+        assert_is(examine(groups), "ok", &["limits work"]);
+    } else {
+        assert_is(examine(groups), "stops", &["has processes", "mkdir"]);
+        let leaf = Groups(vec![groups[0].join("leaf")]);
+        fs::create_dir(&leaf.0[0]).unwrap();
+        delegate(&leaf.0[0]);
+        assert_is(examine(&leaf.0), "ok", &["limits work, below", &name]);
+    }
+    fs::remove_file(program).unwrap();
+}
+
+fn delegate(group: &Path) {
+    for file in ["", "cgroup.procs", "cgroup.subtree_control"] {
+        let path = group.join(file);
+        if path.exists() {
+            chown(&path, Some(Uid::from_raw(1000)), None).unwrap();
         }
     }
-    assert_is(examine(), "ok", &["limits work"]);
-    fs::remove_file(program).unwrap();
 }
 
 fn tmp_without_exec_is_named(_: Who) {

@@ -19,11 +19,11 @@ static TESTS: &[Test] = &[
     test!(forward_drop, [Root, LabRoot]),
     test!(veth_down, [Root, LabRoot]),
     test!(duplicate_address, [Root, LabRoot]),
-    test!(memory_too_low, [Root]),
+    test!(memory_too_low, [Root, LabRoot], Limits),
     test!(sigterm_ignored, [Root, LabRoot]),
     test!(leaked_mount, [Root, LabRoot]),
-    test!(pids_full, [Root]),
-    test!(without_a_cgroup_the_others_are_offered, [LabRoot, Plain]),
+    test!(pids_full, [Root, LabRoot], Limits),
+    test!(an_undelegated_user_is_offered_the_others, [LabRoot, Plain], NoLimits),
     test!(a_missing_tool_is_named, [Root, LabRoot]),
     test!(bad_input_is_named, [Root, Plain]),
     test!(the_list_tells_no_fault, [Plain]),
@@ -118,7 +118,7 @@ fn pids_full(_: Who) {
     drill("pids-full");
 }
 
-fn without_a_cgroup_the_others_are_offered(_: Who) {
+fn an_undelegated_user_is_offered_the_others(_: Who) {
     for name in ["memory-too-low", "pids-full"] {
         let refused = session(&[name], "check\n");
         assert_eq!(refused.status, Some(125), "{refused:?}");

@@ -65,7 +65,7 @@ fn attack(name: &str, words: &[&str]) -> Result<String> {
             Err(Command::new(program).args(args).exec().into())
         }
         ("setting", [path]) => setting(path),
-        ("cgroup", []) => cgroup(),
+        ("cgroup", [options]) => cgroup(options),
         ("peek", []) => peek(),
         ("key", [name]) => key(name),
         ("user-namespace", []) => user_namespace(),

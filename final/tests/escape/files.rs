@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -188,7 +189,7 @@ pub fn into_the_runtimes_own_program(_: Who) {
         run(&mut command(&ours, &["exec", "box", "sh", "-c", script]), PATIENCE).status,
         Some(0)
     );
-    for _ in 0..20 {
+    for _ in rounds(20) {
         let outcome = run(&mut command(&ours, &["exec", "box", "/evil"]), PATIENCE);
         assert!(
             outcome.stderr.contains("unrecognized subcommand"),
@@ -215,6 +216,12 @@ impl Meanwhile {
         });
         Self(end, Some(thread))
     }
+}
+
+/// So often a race is run; on a machine that is emulated, as often as a minute lets it.
+fn rounds(most: u32) -> impl Iterator<Item = u32> {
+    let start = Instant::now();
+    (0..most).take_while(move |_| start.elapsed() < Duration::from_secs(60))
 }
 
 impl Drop for Meanwhile {
@@ -247,7 +254,7 @@ pub fn a_volume_on_a_link_that_changes(_: Who) {
         renameat2(AT_FDCWD, one.as_str(), AT_FDCWD, other.as_str(), exchange).unwrap();
     });
     let mut mounted = 0;
-    for _ in 0..40 {
+    for _ in rounds(40) {
         let volumes = [format!("{shared}:/shared"), format!("{inner}:/shared/target")];
         let options = ["--net", "none", "--volume", &volumes[0], "--volume", &volumes[1]];
         let outcome = run(&mut in_final(&options, &["!mounts", "/inner"]), PATIENCE);
@@ -290,7 +297,7 @@ pub fn a_mask_that_is_a_link(_: Who) {
         fs::rename(&link, &null).unwrap();
     });
     let mut ran = 0;
-    for _ in 0..60 {
+    for _ in rounds(60) {
         for name in ["core", "fd", "stdin", "stdout", "stderr", "ptmx"] {
             let _ = fs::remove_file(host.path(&format!("shared/dev/{name}")));
         }

@@ -1,7 +1,7 @@
 //! Into the kernel, which is the host's.
 
 use workshop::lab::Who;
-use workshop::suite::{Outcome, command, run};
+use workshop::suite::{Outcome, command, read, run};
 
 use crate::{FINAL, PATIENCE, fails, in_final, in_step1, in_step3, works};
 
@@ -27,12 +27,17 @@ pub fn settings_behind_a_read_only_mount(who: Who) {
 /// In ours cgroups are not mounted, or read-only (`default_mounts` in step03's mount.rs); the hierarchy
 /// cannot be mounted, nor a user namespace made in which it could.
 ///
-/// We open release_agent and write nothing to it: it is this machine's.
+/// We open release_agent and write nothing to it: it is this machine's. So are version 2's mount options,
+/// which the next mount sets anew for all: without nsdelegate nobody's containers would be confined to
+/// their groups any more. We mount with those that there are.
 pub fn the_release_agent_of_a_cgroup(_: Who) {
-    let options = ["--share", "cgroup", "--pids", "50"];
-    works(in_step3(&options, &["!cgroup"]), "out of its cgroup");
+    let mounts = read("/proc/self/mountinfo");
+    let options =
+        mounts.lines().find_map(|line| line.split_once(" - cgroup2 ")?.1.split(' ').next_back());
+    let attack = ["!cgroup", options.unwrap_or_default()];
+    works(in_step3(&["--share", "cgroup", "--pids", "50"], &attack), "out of its cgroup");
     fails(
-        in_final(&["--pids-limit", "50"], &["!cgroup"]),
+        in_final(&["--pids-limit", "50"], &attack),
         "mount EPERM: Operation not permitted; unshare",
     );
 }

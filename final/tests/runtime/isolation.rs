@@ -1,5 +1,6 @@
 //! What a container cannot see and cannot do.
 
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use workshop::lab::Who;
-use workshop::suite::{command, run};
+use workshop::suite::{command, read, run};
 
 use crate::{BINARY, final_, probe_volume, script, start, stop};
 
@@ -46,6 +47,47 @@ pub fn new_namespaces_and_mounts_are_refused(_: Who) {
         let tried = script(&[], text);
         assert!(tried.status.is_some_and(|status| status != 0), "{what}: {tried:?}");
     }
+}
+
+pub fn privileged_takes_the_walls_away(who: Who) {
+    let inside = script(
+        &["--privileged"],
+        "grep -E '^(CapEff|CapBnd|Seccomp:)' /proc/self/status; mount -t tmpfs none /mnt && \
+         unshare --uts hostname other && grep -cE ' /proc/(kcore|sys|irq) ' /proc/mounts",
+    );
+    let last: u32 = read("/proc/sys/kernel/cap_last_cap").parse().unwrap();
+    let all = match who {
+        // What the machine's root lacks itself, say in a container, it cannot pass on.
+        Who::Root => read("/proc/self/status").split("CapEff:\t").nth(1).unwrap()[..16].to_owned(),
+        Who::LabRoot | Who::Plain | Who::User => format!("{:016x}", (2_u64 << last) - 1),
+    };
+    let expected = format!("CapEff:\t{all}\nCapBnd:\t{all}\nSeccomp:\t0\n0\n");
+    assert_eq!(inside.stdout, expected, "{inside:?}");
+}
+
+/// overlayfs notes in an extended attribute that a directory is not the image's any more: in a user
+/// namespace in `user.*`, which tmpfs has since Linux 6.6. See the book, Troubleshooting.
+pub fn a_directory_of_the_image_can_be_removed(who: Who) {
+    let image = Path::new(&std::env::var("XDG_RUNTIME_DIR").unwrap()).join("image");
+    fs::create_dir_all(image.join("old")).unwrap();
+    fs::write(image.join("old/file"), "").unwrap();
+    for name in ["bin", "lib", "lib64", "sbin"] {
+        symlink(Path::new("usr").join(name), image.join(name)).unwrap();
+    }
+    let words = ["run", "--rm", "-v", "/usr:/usr:ro", image.to_str().unwrap(), "sh", "-c"];
+    let removed = final_(&[&words[..], &["rm -r old && mkdir old && ls old"]].concat());
+
+    let path = CString::new(image.join("old/file").to_str().unwrap()).unwrap();
+    let (name, value) = (c"user.a".as_ptr(), c"".as_ptr().cast());
+    // SAFETY: path and name are NUL-terminated, and the value has no bytes.
+    let there = unsafe { libc::setxattr(path.as_ptr(), name, value, 0, 0) } == 0;
+    if who == Who::Root || there {
+        assert_eq!((removed.status, removed.stdout.as_str()), (Some(0), ""), "{removed:?}");
+    } else {
+        assert_eq!(removed.status, Some(1), "{removed:?}");
+        assert!(removed.stderr.contains("'old': Input/output error"), "{removed:?}");
+    }
+    fs::remove_dir_all(image).unwrap();
 }
 
 pub fn nothing_of_the_caller_leaks_in(_: Who) {

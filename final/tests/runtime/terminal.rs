@@ -10,7 +10,6 @@ use crate::{BINARY, final_, start, stop};
 pub fn a_shell_has_a_terminal_with_job_control(_: Who) {
     let mut terminal =
         Terminal::start(command(BINARY, &["run", "--rm", "--name", "shell", "--hostname", "box"]));
-    let before = terminal.mode();
     terminal.expect("# ");
     assert!(!terminal.mode().local_flags.contains(LocalFlags::ECHO), "our side is raw");
 
@@ -37,7 +36,7 @@ pub fn a_shell_has_a_terminal_with_job_control(_: Who) {
     terminal.type_in("exit 7\n");
     let status = terminal.child.wait().unwrap();
     assert_eq!(status.code(), Some(7));
-    assert_eq!(terminal.mode(), before, "the terminal is as it was");
+    assert_eq!(terminal.mode(), terminal.before, "the terminal is as it was");
 }
 
 pub fn exec_has_a_terminal_too(_: Who) {

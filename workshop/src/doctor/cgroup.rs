@@ -16,6 +16,10 @@ use crate::lab::is_machines_root;
 /// What `final run` can limit.
 const CONTROLLERS: [&str; 4] = ["memory", "cpu", "pids", "cpuset"];
 
+/// How a refusal ends that has nothing to do with permissions: "no internal processes", cgroups(7).
+const HAS_PROCESSES: &str =
+    " has processes, and a cgroup other than the root has either those or children with limits";
+
 /// Our cgroup in version 1's tree of this controller (version 2's for an empty name): the mount, and our
 /// directory in it. Both texts are of proc_pid_mountinfo(5) and cgroups(7).
 fn own_group(controller: &str) -> Option<(PathBuf, PathBuf)> {
@@ -57,7 +61,7 @@ pub fn delegation() -> Seen {
     Ok(format!("version 1 ({}): limits work", names.join(", ")))
 }
 
-/// As step 2 does it: below the highest cgroup from ours upwards that is ours to use.
+/// As step 2 does it: in a directory in the highest cgroup from ours upwards that is ours to use.
 fn delegation_of_v2() -> Seen {
     let (mount, own) =
         own_group("").ok_or_else(|| Refused::because("no cgroup file system is mounted"))?;
@@ -68,26 +72,45 @@ fn delegation_of_v2() -> Seen {
             && writable(&path.join("cgroup.procs"))
             && (*path == mount || writable(&path.join("cgroup.subtree_control")))
     };
-    let base = own.ancestors().take_while(ours).last().ok_or_else(|| {
+    let top = own.ancestors().take_while(ours).last().ok_or_else(|| {
         Refused::because(format!(
             "version 2, and the cgroup {} is not yours to write",
             own.display()
         ))
     })?;
-    let there = fs::read_to_string(base.join("cgroup.controllers"))
+    // The root of the tree, which has no type, may have both them and groups with limits.
+    let has_processes = top.join("cgroup.type").exists()
+        && fs::read_to_string(top.join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty());
+    let there = fs::read_to_string(top.join("cgroup.controllers"))
         .context("cannot read cgroup.controllers")?;
     let missing: Vec<_> = CONTROLLERS
         .into_iter()
         .filter(|name| !there.split_whitespace().any(|found| found == *name))
         .collect();
-    make_and_remove(base).context("version 2")?;
+    let ours = top.join("container-workshop");
+    let attempt = || {
+        match fs::create_dir(&ours) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                Err(error).with_context(|| format!("cannot make a cgroup in {}", top.display()))?;
+            }
+            _ => {}
+        }
+        make_and_remove(&ours)
+    };
+    let done = attempt().or_else(|_| attempt()); // the last container may have taken it along
+    let _ = fs::remove_dir(&ours); // unless there are containers in it
+    done.context("version 2")?;
+    let top = top.display();
     if !missing.is_empty() {
-        let (missing, base) = (missing.join(", "), base.display());
+        let missing = missing.join(", ");
         return Err(Refused::because(format!(
-            "version 2, but {base} lacks the controllers {missing}"
+            "version 2, but {top} lacks the controllers {missing}"
         )));
     }
-    Ok(format!("version 2: limits work, below {}", base.display()))
+    if has_processes {
+        return Err(Refused::because(format!("version 2, but {top}{HAS_PROCESSES}")));
+    }
+    Ok(format!("version 2: limits work, below {top}"))
 }
 
 /// A name that `final gc` would know, should we be killed between the two calls.
@@ -107,6 +130,14 @@ pub fn explain_delegation(refused: &Refused) -> Finding {
     let cause = &refused.text;
     let root = is_machines_root();
     let systemd = Path::new("/run/systemd/system").exists();
+    if let Some(top) = cause.strip_suffix(HAS_PROCESSES) {
+        let top = top.trim_start_matches("version 2, but ");
+        let fix = format!(
+            "move them into a group below it: mkdir {top}/leaf; for pid in $(cat {top}/cgroup.procs); \
+             do echo $pid > {top}/leaf/cgroup.procs; done"
+        );
+        return stops(cause, fix);
+    }
     if outer_container().is_some() && (root || refused.errno == Errno::EROFS) {
         return stops(cause, PRIVILEGED);
     }
@@ -128,7 +159,7 @@ pub fn explain_delegation(refused: &Refused) -> Finding {
         );
     }
     if cause.starts_with("no cgroup") {
-        return stops(cause, "sudo mount -t cgroup2 none /sys/fs/cgroup");
+        return stops(cause, "sudo mount -t cgroup2 -o nsdelegate none /sys/fs/cgroup");
     }
     stops(cause, "run as root of the machine")
 }

@@ -151,9 +151,6 @@ pub fn main(args: &Args) -> Result<u8> {
         missing.iter().map(|tool| package(tool)).collect::<Vec<_>>().join(" ")
     );
     programs()?;
-    if drill.limits {
-        leave_delegated_group();
-    }
     let status = lab::run(Who::of_caller(), false, || match session(drill) {
         Ok(status) => status,
         Err(error) => {
@@ -201,18 +198,6 @@ fn path() -> String {
 
 fn own_program() -> Result<PathBuf> {
     std::env::current_exe().context("cannot find our own program")
-}
-
-/// Moves us into a leaf of our own of a cgroup that was delegated to us (version 2).
-///
-/// A group with processes in it cannot give controllers to its children. The runtime moves those that it
-/// sees, but from within the lab it does not see us. Where this is not possible, the runtime says why.
-fn leave_delegated_group() {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    if let Some(own) = groups.strip_prefix("0::/").filter(|_| !is_machines_root()) {
-        let leaf = Path::new("/sys/fs/cgroup").join(own.trim()).join("container-workshop.host");
-        let _ = fs::create_dir(&leaf).and_then(|()| fs::write(leaf.join("cgroup.procs"), "0"));
-    }
 }
 
 /// In the lab: starts, breaks, and lets the learner at it. Returns the shell's exit status.

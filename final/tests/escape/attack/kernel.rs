@@ -37,12 +37,12 @@ pub(super) fn setting(path: &str) -> Result<String> {
 
 /// Mounts a cgroup hierarchy, with the rights that we have and then with those of a new user namespace;
 /// opens the file that says which program the kernel runs on the host when a group is empty (and writes
-/// nothing), and leaves its limits.
-pub(super) fn cgroup() -> Result<String> {
+/// nothing), and leaves its limits. The options are version 2's.
+pub(super) fn cgroup(options: &str) -> Result<String> {
     let before = fs::read_to_string("/proc/self/cgroup")?;
     let pids = before.lines().find(|line| line.split(':').nth(1) == Some("pids"));
-    let (kind, data) = if pids.is_some() { ("cgroup", Some("pids")) } else { ("cgroup2", NONE) };
-    let attach = || mount(Some("x"), "/mnt", Some(kind), MsFlags::empty(), data);
+    let (kind, data) = if pids.is_some() { ("cgroup", "pids") } else { ("cgroup2", options) };
+    let attach = || mount(Some("x"), "/mnt", Some(kind), MsFlags::empty(), Some(data));
     if let Err(first) = attach() {
         let spaces =
             CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
