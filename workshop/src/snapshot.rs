@@ -42,7 +42,7 @@ impl Snapshot {
         lines.insert(format!("host name {}", hostname.display()));
         let files = state_directories()?.into_iter().flat_map(|path| below(&path));
         lines.extend(files.filter(|p| !is_base(p)).map(|p| format!("file {}", p.display())));
-        lines.extend(stale_cgroups(Path::new("/sys/fs/cgroup")));
+        lines.extend(cgroup_trees()?.iter().flat_map(|tree| stale_cgroups(tree)));
         Ok(Self(lines))
     }
 
@@ -203,6 +203,28 @@ fn is_base(path: &Path) -> bool {
         // The last is what is in /tmp: container-workshop-UID.
         None => ["", "/containers", "/images"].contains(&below) || below.starts_with('-'),
     }
+}
+
+/// Where cgroups of containers can be: with version 1 they are below our own group, and another
+/// session's may have another one; with version 2 they can be anywhere (cgroups(7)).
+pub fn cgroup_trees() -> Result<Vec<PathBuf>> {
+    let base = Path::new("/sys/fs/cgroup");
+    let text = fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
+    let mut trees = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, own) = (fields.next().unwrap_or(""), fields.next().unwrap_or(""));
+        if controllers.is_empty() {
+            let hybrid = base.join("unified");
+            trees.push(if hybrid.exists() { hybrid } else { base.to_owned() });
+        }
+        for name in controllers.trim_start_matches("name=").split_terminator(',') {
+            let (tree, own) = (base.join(name), own.trim_start_matches('/'));
+            // In a container our own group is the tree's root, whatever it is called.
+            trees.push(if tree.join(own).exists() { tree.join(own) } else { tree });
+        }
+    }
+    Ok(trees)
 }
 
 /// The cgroups of containers whose runtime is gone. Those that a runtime holds may be another

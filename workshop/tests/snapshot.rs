@@ -18,7 +18,7 @@ use step05_nat::nftables::{
     self, Hook, Kind, Nftables, add_chain, add_rule, add_table, delete_table,
 };
 use workshop::lab::{self, Who};
-use workshop::snapshot::Snapshot;
+use workshop::snapshot::{Snapshot, cgroup_trees};
 use workshop::suite::{Test, run, suite, this_program};
 use workshop::test;
 use workshop::wire::Wire;
@@ -171,10 +171,10 @@ fn system_v_objects_are_missed(_: Who) {
 }
 
 fn stale_cgroups_are_missed(_: Who) {
-    let tree =
-        ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].into_iter().find(|t| Path::new(t).exists());
+    let trees = cgroup_trees().unwrap();
+    let tree = trees.iter().find(|tree| tree.exists()).expect("a mounted tree");
     let lab = fs::metadata("/proc/self/ns/pid").unwrap().ino(); // the tree is the machine's
-    let group = Path::new(tree.unwrap()).join(format!("container-workshop-left-{lab}"));
+    let group = tree.join(format!("container-workshop-left-{lab}"));
     let name = format!("cgroup {}", group.display());
     // The cgroup trees are the machine's, and who sweeps in another lab may be faster.
     let lock = Cell::new(None);
