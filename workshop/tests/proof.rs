@@ -116,7 +116,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 
 /// Also the first exercise as a learner meets it, from `start` to `done`.
 #[test]
-#[ignore = "takes minutes: .ci/run does it"]
+#[ignore = "takes minutes: .ci/long does it"]
 fn the_starter_compiles_without_a_warning() {
     let workspace = Workspace::start("starter");
     let mut cargo = Command::new(env!("CARGO"));
@@ -137,7 +137,7 @@ fn the_starter_compiles_without_a_warning() {
 
 /// The kernel answers; that the texts go with the answers is what is asserted here.
 #[test]
-#[ignore = "takes built programs: .ci/run does it"]
+#[ignore = "takes built programs: .ci/long does it"]
 fn the_predictions_come_out_as_the_texts_say() {
     for (question, right) in QUESTIONS.iter().zip(["a", "b", "a", "c", "c"]) {
         if question.needs_cgroup && !geteuid().is_root() {
@@ -154,7 +154,7 @@ fn wrong(place: &Place, exercise: &Exercise, mutant: usize) -> String {
 }
 
 #[test]
-#[ignore = "takes minutes: .ci/run does it"]
+#[ignore = "takes minutes: .ci/long does it"]
 fn a_hole_fails_its_own_tests_and_no_others() {
     let workspace = Workspace::solved("holes");
     for hole in exercises::all() {
@@ -181,7 +181,7 @@ fn a_hole_fails_its_own_tests_and_no_others() {
 }
 
 #[test]
-#[ignore = "takes minutes: .ci/run does it"]
+#[ignore = "takes minutes: .ci/long does it"]
 fn each_wrong_solution_gets_its_verdict() {
     let workspace = Workspace::solved("wrong");
     let (mut table, mut failures) = (String::new(), Vec::new());

@@ -72,7 +72,7 @@ fn links_addresses_and_routes_are_missed(_: Who) {
             "link left0",
             "left0/mtu",
             "address 192.0.2.1/24 on left0",
-            "route Inet(192.0.2.0)/24 on left0",
+            "route 192.0.2.0/24 on left0",
         ],
         || {
             wire.add_bridge("left0").unwrap();

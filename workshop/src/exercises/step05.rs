@@ -139,8 +139,8 @@ pub(super) const EXERCISES: &[Exercise] = &[
             },
             Mutant {
                 what: "it is noted, whatever it was",
-                from: "if read(IP_FORWARD)? == \"0\" || others_have_a_note(pool)? {",
-                to: "{",
+                from: "if let Some(before) = to_set_back(pool)? {",
+                to: "{\n        let before = to_set_back(pool)?.unwrap_or_default();",
                 says: "a switch that was on before us stays on",
             },
             Mutant {
@@ -151,8 +151,8 @@ pub(super) const EXERCISES: &[Exercise] = &[
             },
             Mutant {
                 what: "the other bridges are forgotten",
-                from: " || others_have_a_note(pool)?",
-                to: "",
+                from: "if let Some(before) = to_set_back(pool)? {",
+                to: "let off = read(IP_FORWARD)? == \"0\";\n    if let Some(before) = to_set_back(pool)?.filter(|_| off) {",
                 says: "as long as another bridge of ours needs it",
             },
             Mutant {
