@@ -279,6 +279,7 @@ fn is_usage(path: &str) -> bool {
     let files = [
         "memory.current",
         "memory.usage_in_bytes",
+        "memory.events.local",
         "memory.peak",
         "memory.max_usage_in_bytes",
         "memory.events",
