@@ -1,21 +1,46 @@
 //! `final exec`
 
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, stdin};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use clap::Args;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::fchdir;
 use step01_namespaces::{Child, Namespace, Namespaces, Signals};
 use step02_cgroups::Cgroup;
-use step03_rootfs::Root;
+use step03_rootfs::{Root, parse_inside};
 
 use crate::bundle::Bundle;
-use crate::cli::ExecArgs;
+use crate::cli::{StdioArgs, parse_env};
 use crate::process::close_to_others;
 use crate::security::protect_own_program;
 use crate::store::Store;
 use crate::terminal;
+
+/// `exec [OPTIONS] CONTAINER COMMAND...`
+#[derive(Args, Debug, Clone)]
+pub struct ExecArgs {
+    /// `-i` and `-t`.
+    #[command(flatten)]
+    pub stdio: StdioArgs,
+
+    /// Set an environment variable, or pass on the caller's (may be repeated)
+    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = parse_env)]
+    pub env: Vec<String>,
+
+    /// The working directory in the container; without it, the container's
+    #[arg(long, short, value_name = "DIR", value_parser = parse_inside)]
+    pub workdir: Option<PathBuf>,
+
+    /// Name, id, or the beginning of an id
+    pub container: String,
+
+    /// The program to run, with its arguments
+    #[arg(required = true, trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+}
 
 /// Runs a program in a running container; returns its exit status.
 pub fn run(args: &ExecArgs) -> Result<u8> {

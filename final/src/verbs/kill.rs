@@ -3,11 +3,23 @@
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
+use clap::Args;
 use nix::sys::signal::Signal;
 use step01_namespaces::pidfd_send_signal;
 
-use crate::cli::KillArgs;
 use crate::store::{Container, Store};
+
+/// `kill [-s SIGNAL] CONTAINER...`
+#[derive(Args, Debug, Clone)]
+pub struct KillArgs {
+    /// The signal, by name or number
+    #[arg(long, short, default_value = "KILL", value_parser = parse_signal)]
+    pub signal: Signal,
+
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
 
 /// Sends the signal to each container's first process; docker's `kill` prints what it reached, and
 /// waits for the end if the signal leaves no choice.

@@ -3,10 +3,22 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
+use clap::Args;
 use step01_namespaces::printable;
 
-use crate::cli::PsArgs;
 use crate::store::{Container, Store};
+
+/// `ps [-a] [-q]`
+#[derive(Args, Debug, Clone)]
+pub struct PsArgs {
+    /// Also containers that have ended
+    #[arg(long, short)]
+    pub all: bool,
+
+    /// Only the ids
+    #[arg(long, short)]
+    pub quiet: bool,
+}
 
 /// Lists the containers, newest first, in docker's columns.
 pub fn run(args: &PsArgs) -> Result<u8> {

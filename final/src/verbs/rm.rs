@@ -1,10 +1,22 @@
 //! `final rm`
 
 use anyhow::{Result, ensure};
+use clap::Args;
 use nix::sys::signal::Signal;
 
-use crate::cli::RmArgs;
 use crate::store::Store;
+
+/// `rm [-f] CONTAINER...`
+#[derive(Args, Debug, Clone)]
+pub struct RmArgs {
+    /// Kill it first if it is running
+    #[arg(long, short)]
+    pub force: bool,
+
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true)]
+    pub containers: Vec<String>,
+}
 
 /// Removes what is left of each container; with `-f` ends it first.
 pub fn run(args: &RmArgs) -> Result<u8> {

@@ -1,38 +1,14 @@
-//! The command line, with docker's names.
+//! The options of `run`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use step02_cgroups::{Cpus, Cpuset, Memory};
 use step03_rootfs::{Volume, parse_inside};
 use step05_nat::Publish;
 
-/// A container runtime made of five steps
-#[derive(Parser, Debug)]
-#[command(name = "final", version)]
-pub struct Cli {
-    /// What to do
-    #[command(subcommand)]
-    pub verb: Verb,
-}
-
-/// What can be done.
-#[derive(Subcommand, Debug)]
-pub enum Verb {
-    /// Run a program in a new container
-    Run(Box<RunArgs>),
-    /// Run a program in a running container
-    Exec(ExecArgs),
-    /// List containers
-    Ps(PsArgs),
-    /// Send a signal to a container's first process
-    Kill(KillArgs),
-    /// Remove containers
-    Rm(RmArgs),
-    /// Clean up after containers whose runtime was killed
-    Gc,
-}
+use super::StdioArgs;
 
 /// `run [OPTIONS] [IMAGE [COMMAND...]]`
 #[derive(Args, Debug, Clone)]
@@ -113,19 +89,6 @@ pub struct RunArgs {
     pub image_and_command: Vec<OsString>,
 }
 
-/// `-i` and `-t`.
-#[derive(Args, Debug, Clone, Copy)]
-#[group(skip)]
-pub struct StdioArgs {
-    /// Pass on our standard input
-    #[arg(long, short)]
-    pub interactive: bool,
-
-    /// Give the program a terminal of its own
-    #[arg(long, short)]
-    pub tty: bool,
-}
-
 /// Which network namespace, and what is in it.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Net {
@@ -149,67 +112,8 @@ impl Net {
     }
 }
 
-/// `exec [OPTIONS] CONTAINER COMMAND...`
-#[derive(Args, Debug, Clone)]
-pub struct ExecArgs {
-    /// `-i` and `-t`.
-    #[command(flatten)]
-    pub stdio: StdioArgs,
-
-    /// Set an environment variable, or pass on the caller's (may be repeated)
-    #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = parse_env)]
-    pub env: Vec<String>,
-
-    /// The working directory in the container; without it, the container's
-    #[arg(long, short, value_name = "DIR", value_parser = parse_inside)]
-    pub workdir: Option<PathBuf>,
-
-    /// Name, id, or the beginning of an id
-    pub container: String,
-
-    /// The program to run, with its arguments
-    #[arg(required = true, trailing_var_arg = true)]
-    pub command: Vec<OsString>,
-}
-
-/// `ps [-a] [-q]`
-#[derive(Args, Debug, Clone)]
-pub struct PsArgs {
-    /// Also containers that have ended
-    #[arg(long, short)]
-    pub all: bool,
-
-    /// Only the ids
-    #[arg(long, short)]
-    pub quiet: bool,
-}
-
-/// `kill [-s SIGNAL] CONTAINER...`
-#[derive(Args, Debug, Clone)]
-pub struct KillArgs {
-    /// The signal, by name or number
-    #[arg(long, short, default_value = "KILL", value_parser = crate::verbs::kill::parse_signal)]
-    pub signal: nix::sys::signal::Signal,
-
-    /// Names, ids, or beginnings of ids
-    #[arg(required = true)]
-    pub containers: Vec<String>,
-}
-
-/// `rm [-f] CONTAINER...`
-#[derive(Args, Debug, Clone)]
-pub struct RmArgs {
-    /// Kill it first if it is running
-    #[arg(long, short)]
-    pub force: bool,
-
-    /// Names, ids, or beginnings of ids
-    #[arg(required = true)]
-    pub containers: Vec<String>,
-}
-
 /// `NAME=VALUE`, or `NAME` for the caller's value: nothing if the caller has none, as docker.
-fn parse_env(text: &str) -> Result<String, String> {
+pub fn parse_env(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some(("", _)) | None if text.is_empty() || text.starts_with('=') => {
             Err("an environment variable needs a name: NAME=VALUE or NAME".into())

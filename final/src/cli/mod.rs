@@ -1,0 +1,51 @@
+//! The command line, with docker's names.
+
+mod options;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use options::{Net, RunArgs, parse_env};
+
+use crate::verbs::exec::ExecArgs;
+use crate::verbs::kill::KillArgs;
+use crate::verbs::ps::PsArgs;
+use crate::verbs::rm::RmArgs;
+
+/// A container runtime made of five steps
+#[derive(Parser, Debug)]
+#[command(name = "final", version)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What can be done.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Run a program in a new container
+    Run(Box<RunArgs>),
+    /// Run a program in a running container
+    Exec(ExecArgs),
+    /// List containers
+    Ps(PsArgs),
+    /// Send a signal to a container's first process
+    Kill(KillArgs),
+    /// Remove containers
+    Rm(RmArgs),
+    /// Clean up after containers whose runtime was killed
+    Gc,
+}
+
+/// `-i` and `-t`.
+#[derive(Args, Debug, Clone, Copy)]
+#[group(skip)]
+pub struct StdioArgs {
+    /// Pass on our standard input
+    #[arg(long, short)]
+    pub interactive: bool,
+
+    /// Give the program a terminal of its own
+    #[arg(long, short)]
+    pub tty: bool,
+}

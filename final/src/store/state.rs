@@ -1,0 +1,144 @@
+//! state.json: what is known about a container beside its config.json.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// What is known about a container beside its config.json; kept in `state.json`.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+pub struct State {
+    /// 64 hexadecimal digits, as docker's.
+    pub id: String,
+    /// The user's name for it, or the short id.
+    pub name: String,
+    /// As the user wrote it.
+    pub image: String,
+    /// The program with its arguments.
+    pub command: Vec<String>,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Remove it when it ends.
+    pub rm: bool,
+    /// Published ports, as docker shows them.
+    pub ports: Vec<String>,
+    /// The process that runs it.
+    pub runtime: Process,
+    /// Its first process, once it runs.
+    pub process: Option<Process>,
+    /// Its exit status, once it has ended.
+    pub exited: Option<u8>,
+}
+
+/// A process that cannot be confused with a later one of the same number.
+#[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// As the host sees it.
+    pub pid: i32,
+    /// In clock ticks since boot: field 22 of /proc/PID/stat (proc_pid_stat(5)).
+    pub start_time: u64,
+}
+
+impl Process {
+    /// The process with this number now.
+    pub fn of(pid: Pid) -> Result<Self> {
+        Self::find(pid)?.with_context(|| format!("no process {pid}"))
+    }
+
+    fn find(pid: Pid) -> Result<Option<Self>> {
+        let path = format!("/proc/{pid}/stat");
+        let stat = match fs::read(&path) {
+            Err(error) if is_absent(&error) => return Ok(None),
+            stat => stat.with_context(|| format!("cannot read {path}"))?,
+        };
+        // The name, field 2, is any bytes that the program likes: count from its end.
+        let start_time = String::from_utf8_lossy(&stat)
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
+            .with_context(|| format!("cannot understand {path}"))?;
+        Ok(Some(Self { pid: pid.as_raw(), start_time }))
+    }
+
+    pub(super) fn is_there(self) -> Result<bool> {
+        Ok(Self::find(Pid::from_raw(self.pid))? == Some(self))
+    }
+}
+
+impl State {
+    /// Reads state.json in the directory, if it is there.
+    pub(super) fn load(directory: &Path) -> Result<Option<Self>> {
+        let text = match fs::read(directory.join("state.json")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            text => text?,
+        };
+        let name = directory.file_name().unwrap_or_default();
+        Self::parse(&text, &name.to_string_lossy()).map(Some)
+    }
+
+    /// Reads and checks the text of the state.json of container `id`.
+    pub fn parse(text: &[u8], id: &str) -> Result<Self> {
+        let state: Self = serde_json::from_slice(text)?;
+        let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        ensure!(is_id && state.id == id, "its id is not the directory's name");
+        parse_name(&state.name)?;
+        Ok(state)
+    }
+
+    /// The state of a container that is about to be made.
+    pub fn new(
+        id: String,
+        name: Option<String>,
+        image: String,
+        command: Vec<String>,
+    ) -> Result<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            name: name.unwrap_or_else(|| id[..12].to_owned()),
+            id,
+            image,
+            command,
+            created: now.as_secs(),
+            rm: false,
+            ports: Vec::new(),
+            runtime: Process::of(Pid::this())?,
+            process: None,
+            exited: None,
+        })
+    }
+
+    /// The first 12 digits, which docker shows.
+    #[must_use]
+    pub fn short_id(&self) -> &str {
+        &self.id[..12]
+    }
+}
+
+/// Whether the error says that there is no such file, or (in /proc) no such process any more.
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// A new id: 64 random hexadecimal digits.
+pub fn new_id() -> Result<String> {
+    let mut bytes = [0; 32];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("cannot read /dev/urandom")?;
+    Ok(bytes.iter().fold(String::new(), |id, byte| format!("{id}{byte:02x}")))
+}
+
+/// Checks a name with docker's rule; it also keeps paths and control characters out.
+pub fn parse_name(name: &str) -> Result<String> {
+    let mut bytes = name.bytes();
+    ensure!(
+        name.len() <= 128
+            && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
+            && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)),
+        "a container's name has up to 128 letters, digits, _ . and -, and begins with a letter or digit"
+    );
+    Ok(name.to_owned())
+}
