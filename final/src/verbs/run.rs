@@ -34,13 +34,13 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     super::gc::sweep_if_needed(&store)?;
     let mut state = State::new(id, args.name.clone(), request.image_name, request.command)?;
     state.rm = args.rm;
-    state.ports = args.publish.iter().map(Publish::arrow).collect();
+    state.ports = args.network.publish.iter().map(Publish::arrow).collect();
     let mut container = store.create(state)?;
     if request.image == Image::Host {
         image::write_host(&store, &rootfs)?;
     }
     Bundle::save(&directory, &spec)?;
-    if !geteuid().is_root() && args.net.is_none() {
+    if !geteuid().is_root() && args.network.net.is_none() {
         say(
             "rootless:".yellow(),
             "you are not root, so this container has a user namespace, and of networks only its \

@@ -39,7 +39,7 @@ impl Drop for Victim {
 
 /// Who shares the host's process numbers can send signals to them, as root to all, as a user to his own.
 ///
-/// Ours always has a PID namespace (`namespaces` in spec.rs), in which the victim has no number.
+/// Ours always has a PID namespace (`namespaces` in spec/linux.rs), in which the victim has no number.
 pub fn a_signal_to_a_process_of_the_host(_: Who) {
     let mut victim = Victim::new();
     works(in_step1(&["--share", "pid"], &["!signal", &victim.pid()]), "signalled");

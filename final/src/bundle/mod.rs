@@ -1,0 +1,126 @@
+//! config.json -> what the steps need to know. Below here nothing else is read.
+
+mod linux;
+mod process;
+mod rootfs;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::ValueEnum as _;
+use oci_spec::runtime::Spec;
+use step01_namespaces::{Namespace, Namespaces};
+use step02_cgroups::Limits;
+use step03_rootfs::{Mount, Rootfs};
+use step04_bridge_veth::parse_link_name;
+use step05_nat::Publish;
+
+use crate::cli::Net;
+use crate::etc::resolv_conf;
+use crate::process::Process;
+
+/// Names of the annotations that carry what OCI leaves to the engine.
+pub struct Annotation;
+
+impl Annotation {
+    /// `bridge`, `none` or `host`.
+    pub const NETWORK: &str = "io.container-workshop.network";
+    /// The bridge's name.
+    pub const BRIDGE: &str = "io.container-workshop.bridge";
+    /// Its subnet, in CIDR notation.
+    pub const SUBNET: &str = "io.container-workshop.subnet";
+    /// The container's address, if it is not to be the next free one.
+    pub const IP: &str = "io.container-workshop.ip";
+    /// The published ports, separated by spaces.
+    pub const PUBLISH: &str = "io.container-workshop.publish";
+    /// Whether our standard input is for the program.
+    pub const INTERACTIVE: &str = "io.container-workshop.interactive";
+}
+
+/// A bundle, read and checked.
+pub struct Bundle {
+    /// The namespaces that are new.
+    pub namespaces: Namespaces,
+    /// The name in the UTS namespace.
+    pub hostname: String,
+    /// The cgroup's limits.
+    pub limits: Limits,
+    /// `bridge`, `none` or `host`.
+    pub net: Net,
+    /// The bridge to be on.
+    pub bridge: step04_bridge_veth::Args,
+    /// The ports to be reachable from outside.
+    pub publish: Vec<Publish>,
+    /// The container's /etc/resolv.conf.
+    pub resolv_conf: String,
+    /// Its first process.
+    pub process: Process,
+    /// Its root file system.
+    pub rootfs: Rootfs,
+}
+
+impl Bundle {
+    /// Writes config.json into the directory.
+    pub fn save(directory: &Path, spec: &Spec) -> Result<()> {
+        let path = directory.join("config.json");
+        fs::write(&path, serde_json::to_vec(spec)?)
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Reads config.json from the directory.
+    pub fn load(directory: &Path) -> Result<Self> {
+        let path = directory.join("config.json");
+        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let spec = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not an OCI configuration", path.display()))?;
+        Self::new(&spec).with_context(|| format!("cannot use {}", path.display()))
+    }
+
+    /// Takes from the configuration what we know, and refuses what we cannot do.
+    pub fn new(spec: &Spec) -> Result<Self> {
+        let linux = spec.linux().as_ref().context("it has no `linux` part")?;
+        let net = annotation(spec, Annotation::NETWORK)?;
+        let net = Net::from_str(net, false).map_err(|_| anyhow!("no network mode {net:?}"))?;
+        Ok(Self {
+            namespaces: linux::namespaces(linux)?,
+            hostname: spec.hostname().clone().unwrap_or_default(),
+            limits: linux::limits(spec)?,
+            net,
+            bridge: bridge(spec)?,
+            publish: annotation(spec, Annotation::PUBLISH)?
+                .split_whitespace()
+                .map(str::parse)
+                .collect::<Result<_>>()?,
+            resolv_conf: resolv_conf(net == Net::Host)?,
+            process: process::process(spec)?,
+            rootfs: rootfs::rootfs(spec)?,
+        })
+    }
+
+    /// Whether it has a network namespace of its own.
+    #[must_use]
+    pub fn has_own_network(&self) -> bool {
+        self.namespaces.contains(Namespace::Net)
+    }
+
+    /// Whether its cgroup is delegated to it.
+    #[must_use]
+    pub fn may_write_cgroup(&self) -> bool {
+        let writable = |m: &Mount| m.kind == "cgroup2" && !m.options.iter().any(|o| o == "ro");
+        self.namespaces.contains(Namespace::Cgroup) && self.rootfs.mounts.iter().any(writable)
+    }
+}
+
+fn annotation<'s>(spec: &'s Spec, name: &str) -> Result<&'s str> {
+    let text = spec.annotations().as_ref().and_then(|all| all.get(name));
+    text.map(String::as_str).with_context(|| format!("it has no annotation {name}"))
+}
+
+fn bridge(spec: &Spec) -> Result<step04_bridge_veth::Args> {
+    Ok(step04_bridge_veth::Args {
+        bridge: parse_link_name(annotation(spec, Annotation::BRIDGE)?)?,
+        subnet: annotation(spec, Annotation::SUBNET)?.parse()?,
+        ip: annotation(spec, Annotation::IP).ok().map(str::parse).transpose()?,
+    })
+}
