@@ -6,7 +6,7 @@ use step02_cgroups::Cgroup;
 
 use crate::bundle::Bundle;
 use crate::init::init;
-use crate::network::{Attachment, Ports};
+use crate::network::{Attachment, Claim};
 use crate::store::Container;
 use crate::terminal;
 
@@ -18,12 +18,12 @@ use crate::terminal;
 pub fn run(
     container: &mut Container,
     bundle: &Bundle,
-    ports: Ports,
+    claim: Claim,
     signals: &Signals,
 ) -> Result<u8> {
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
-    let network = match &bundle.network {
-        Some(plan) => Some(Attachment::make(plan, bundle.namespaces, ports)?),
+    let mut network = match &bundle.network {
+        Some(plan) => Some(Attachment::make(plan, bundle.namespaces, claim)?),
         None => None,
     };
 
@@ -32,8 +32,8 @@ pub fn run(
 
     // While the child waits for Go: what can only be done from outside.
     child.map_ids()?;
-    if let Some(network) = &network {
-        network.plug(child.pid())?;
+    if let Some(network) = &mut network {
+        network.plug(child.pid(), &container.state)?;
     }
     let terminal = child.go()?;
     // Only now: nobody may join a container that is half built.
