@@ -114,6 +114,8 @@ fn annotations(args: &RunArgs, request: &Request) -> Value {
         Annotation::BRIDGE: args.network.bridge.bridge,
         Annotation::SUBNET: args.network.bridge.subnet.to_string(),
         Annotation::PUBLISH: publish.join(" "),
+        Annotation::USER: args.process.user.as_deref().unwrap_or_default(),
+        Annotation::GROUPS: args.process.group_add.join(" "),
     });
     if let Some(ip) = args.network.bridge.ip {
         annotations[Annotation::IP] = ip.to_string().into();
