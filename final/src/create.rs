@@ -3,28 +3,27 @@
 use anyhow::Result;
 use step01_namespaces::{Child, Signals};
 use step02_cgroups::Cgroup;
-use step04_bridge_veth::Network;
-use step05_nat::Nat;
 
 use crate::bundle::Bundle;
-use crate::cli::Net;
 use crate::init::init;
+use crate::network::{Attachment, Ports};
 use crate::store::Container;
 use crate::terminal;
 
 /// Runs the container of this bundle to its end, and returns its exit status.
 ///
 /// Everything made on the host is owned by a guard. They are dropped in the reverse order of
-/// their making: child, NAT, network, cgroup; so an error at any line undoes the lines before it.
+/// their making: child, network, cgroup; so an error at any line undoes the lines before it.
 // ANCHOR: run
-pub fn run(container: &mut Container, bundle: &Bundle, signals: &Signals) -> Result<u8> {
+pub fn run(
+    container: &mut Container,
+    bundle: &Bundle,
+    ports: Ports,
+    signals: &Signals,
+) -> Result<u8> {
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
-    let network = match bundle.net {
-        Net::Bridge => Some(Network::join(&bundle.bridge, bundle.namespaces)?),
-        Net::None | Net::Host => None,
-    };
-    let _nat = match &network {
-        Some(network) => Some(Nat::install(network, &bundle.publish)?),
+    let network = match &bundle.network {
+        Some(plan) => Some(Attachment::make(plan, bundle.namespaces, ports)?),
         None => None,
     };
 

@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use anyhow::Result;
 use step01_namespaces::Prepared;
 use step02_cgroups::Cgroup;
-use step04_bridge_veth::{Network, loopback_up};
+use step04_bridge_veth::loopback_up;
 
 use crate::bundle::Bundle;
+use crate::network::Attachment;
 use crate::{etc, terminal};
 
 /// Turns this process, alone in its new namespaces, into the container's first one.
@@ -15,7 +16,7 @@ use crate::{etc, terminal};
 /// The order is the kernel's. Privileges are given up last, as all that comes before needs them,
 /// and every path after `enter` is the container's own.
 // ANCHOR: init
-pub fn init(bundle: &Bundle, cgroup: &Cgroup, network: Option<&Network>) -> Result<Prepared> {
+pub fn init(bundle: &Bundle, cgroup: &Cgroup, network: Option<&Attachment>) -> Result<Prepared> {
     let process = &bundle.process;
     process.leave_caller()?;
     cgroup.join()?;
@@ -40,6 +41,6 @@ pub fn init(bundle: &Bundle, cgroup: &Cgroup, network: Option<&Network>) -> Resu
 }
 // ANCHOR_END: init
 
-fn address(network: Option<&Network>) -> Option<Ipv4Addr> {
-    network.map(Network::address)
+fn address(network: Option<&Attachment>) -> Option<Ipv4Addr> {
+    network.map(Attachment::address)
 }

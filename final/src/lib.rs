@@ -16,6 +16,7 @@
 //! | [`user`] | who it is: users and groups of the container |
 //! | [`terminal`] | the container's terminal and the user's |
 //! | [`etc`] | /etc/hosts, /etc/hostname, /etc/resolv.conf |
+//! | [`network`] | the container's place on a bridge, its published ports |
 //! | [`image`] | the image `host`, unpacked |
 //! | [`store`] | what is on disk about each container |
 
@@ -25,6 +26,7 @@ pub mod create;
 pub mod etc;
 pub mod image;
 pub mod init;
+pub mod network;
 pub mod process;
 pub mod security;
 pub mod spec;

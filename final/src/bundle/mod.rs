@@ -1,6 +1,7 @@
 //! config.json -> what the steps need to know. Below here nothing else is read.
 
 mod linux;
+mod network;
 mod process;
 mod rootfs;
 
@@ -13,11 +14,10 @@ use oci_spec::runtime::Spec;
 use step01_namespaces::{Namespace, Namespaces};
 use step02_cgroups::Limits;
 use step03_rootfs::{Mount, Rootfs};
-use step04_bridge_veth::parse_link_name;
-use step05_nat::Publish;
 
 use crate::cli::Net;
 use crate::etc::resolv_conf;
+use crate::network::{Exposed, Plan};
 use crate::process::Process;
 
 /// Names of the annotations that carry what OCI leaves to the engine.
@@ -34,6 +34,8 @@ impl Annotation {
     pub const IP: &str = "io.container-workshop.ip";
     /// The published ports, separated by spaces.
     pub const PUBLISH: &str = "io.container-workshop.publish";
+    /// The ports that programs in it are said to listen at, separated by spaces.
+    pub const EXPOSED: &str = "io.container-workshop.exposed";
     /// Whether our standard input is for the program.
     pub const INTERACTIVE: &str = "io.container-workshop.interactive";
     /// The user, as `--user` has it; without it, the ids in `process` are meant.
@@ -52,10 +54,10 @@ pub struct Bundle {
     pub limits: Limits,
     /// `bridge`, `none` or `host`.
     pub net: Net,
-    /// The bridge to be on.
-    pub bridge: step04_bridge_veth::Args,
-    /// The ports to be reachable from outside.
-    pub publish: Vec<Publish>,
+    /// Its place on a bridge, if it has one.
+    pub network: Option<Plan>,
+    /// The ports that programs in it are said to listen at.
+    pub exposed: Vec<Exposed>,
     /// The container's /etc/resolv.conf.
     pub resolv_conf: String,
     /// Its first process.
@@ -91,11 +93,8 @@ impl Bundle {
             hostname: spec.hostname().clone().unwrap_or_default(),
             limits: linux::limits(spec)?,
             net,
-            bridge: bridge(spec)?,
-            publish: annotation(spec, Annotation::PUBLISH)?
-                .split_whitespace()
-                .map(str::parse)
-                .collect::<Result<_>>()?,
+            network: network::plan(spec, net)?,
+            exposed: network::exposed(spec)?,
             resolv_conf: resolv_conf(net == Net::Host)?,
             process: process::process(spec)?,
             rootfs: rootfs::rootfs(spec)?,
@@ -119,12 +118,4 @@ impl Bundle {
 fn annotation<'s>(spec: &'s Spec, name: &str) -> Result<&'s str> {
     let text = spec.annotations().as_ref().and_then(|all| all.get(name));
     text.map(String::as_str).with_context(|| format!("it has no annotation {name}"))
-}
-
-fn bridge(spec: &Spec) -> Result<step04_bridge_veth::Args> {
-    Ok(step04_bridge_veth::Args {
-        bridge: parse_link_name(annotation(spec, Annotation::BRIDGE)?)?,
-        subnet: annotation(spec, Annotation::SUBNET)?.parse()?,
-        ip: annotation(spec, Annotation::IP).ok().map(str::parse).transpose()?,
-    })
 }

@@ -2,6 +2,7 @@
 
 mod linux;
 mod mounts;
+mod network;
 mod process;
 
 use std::path::Path;
@@ -62,7 +63,7 @@ impl Request {
              of its own, without a way out; run as root, or in the lab: cargo workshop lab"
         );
         ensure!(
-            args.network.publish.is_empty() || net == Net::Bridge,
+            (args.network.publish.is_empty() && !args.network.publish_all) || net == Net::Bridge,
             "--publish needs --net bridge: without the bridge there is nothing to translate"
         );
         if args.limits.cgroup_rw {
@@ -107,19 +108,10 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
 
 /// What OCI leaves to the engine, as text, since annotations are text.
 fn annotations(args: &RunArgs, request: &Request) -> Value {
-    let publish: Vec<_> = args.network.publish.iter().map(ToString::to_string).collect();
-    let mut annotations = json!({
-        Annotation::NETWORK: request.net.name(),
-        Annotation::INTERACTIVE: request.interactive.to_string(),
-        Annotation::BRIDGE: args.network.bridge.bridge,
-        Annotation::SUBNET: args.network.bridge.subnet.to_string(),
-        Annotation::PUBLISH: publish.join(" "),
-        Annotation::USER: args.process.user.as_deref().unwrap_or_default(),
-        Annotation::GROUPS: args.process.group_add.join(" "),
-    });
-    if let Some(ip) = args.network.bridge.ip {
-        annotations[Annotation::IP] = ip.to_string().into();
-    }
+    let mut annotations = network::annotations(args, request);
+    annotations[Annotation::INTERACTIVE] = request.interactive.to_string().into();
+    annotations[Annotation::USER] = args.process.user.as_deref().unwrap_or_default().into();
+    annotations[Annotation::GROUPS] = args.process.group_add.join(" ").into();
     annotations
 }
 

@@ -60,6 +60,10 @@ static TESTS: &[Test] = &[
     // network.rs
     test!(the_internet_sees_the_hosts_address, [Root, LabRoot]),
     test!(a_published_port_is_reached_from_everywhere, [Root, LabRoot]),
+    test!(ports_are_published_by_ranges_and_by_chance, [Root, LabRoot]),
+    test!(all_exposed_ports_are_published_with_one_flag, [Root, LabRoot]),
+    test!(a_port_in_use_is_refused_before_anything_is_made, [Root, LabRoot]),
+    test!(many_ports_are_published_at_once, [Root, LabRoot]),
     test!(host_and_none_are_what_they_say, [Root, LabRoot, Plain]),
     test!(eight_at_once_share_a_bridge, [Root, LabRoot]),
     test!(a_plain_user_has_no_bridge, [Plain]),

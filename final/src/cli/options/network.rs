@@ -1,7 +1,8 @@
 //! The options of `run` about the network.
 
 use clap::{Args, ValueEnum};
-use step05_nat::Publish;
+
+use crate::network::{Exposed, Wanted};
 
 /// Which network, and what of it is reached.
 #[derive(Args, Debug, Clone)]
@@ -15,9 +16,18 @@ pub struct NetworkArgs {
     #[command(flatten)]
     pub bridge: step04_bridge_veth::Args,
 
-    /// Make a container's port reachable at a port of the host (may be repeated)
-    #[arg(long, short, value_name = "[ADDR:]HOST:CONTAINER[/tcp|udp]")]
-    pub publish: Vec<Publish>,
+    /// Make a container's port reachable at a port of the host, or at any that is free; ports can be
+    /// ranges (may be repeated)
+    #[arg(long, short, value_name = "[[ADDR:]HOST:]CONTAINER[/tcp|udp]", value_parser = Wanted::parse)]
+    pub publish: Vec<::std::vec::Vec<Wanted>>,
+
+    /// Make all exposed ports reachable, each at a port of the host that is free
+    #[arg(long, short = 'P')]
+    pub publish_all: bool,
+
+    /// Say that programs in the container listen at this port (may be repeated)
+    #[arg(long, value_name = "PORT[-PORT][/tcp|udp]", value_parser = Exposed::parse)]
+    pub expose: Vec<::std::vec::Vec<Exposed>>,
 }
 
 /// Which network namespace, and what is in it.
