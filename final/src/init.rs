@@ -31,12 +31,13 @@ pub fn init(bundle: &Bundle, cgroup: &Cgroup, network: Option<&Attachment>) -> R
     }
     let root = bundle.rootfs.enter()?;
     etc::write(&root, &bundle.hostname, address(network), &bundle.resolv_conf)?;
-    let terminal = process.open_stdio()?;
+    let user = process.user.find(&root)?;
+    let terminal = process.open_stdio(&user)?;
     if process.terminal {
         terminal::bind_console(&root)?;
     }
-    process.restrict()?;
-    Ok(process.command(terminal))
+    process.restrict(&user)?;
+    Ok(process.command(&user, terminal))
 }
 // ANCHOR_END: init
 

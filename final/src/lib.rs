@@ -13,6 +13,7 @@
 //! | [`init`] | the life cycle, the child's side, in order |
 //! | [`process`] | how a process becomes one of the container's: for `init` and for `exec` |
 //! | [`security`] | capabilities, seccomp, rlimits, keyring |
+//! | [`user`] | who it is: users and groups of the container |
 //! | [`terminal`] | the container's terminal and the user's |
 //! | [`etc`] | /etc/hosts, /etc/hostname, /etc/resolv.conf |
 //! | [`network`] | the container's place on a bridge, its published ports |
@@ -31,4 +32,5 @@ pub mod security;
 pub mod spec;
 pub mod store;
 pub mod terminal;
+pub mod user;
 pub mod verbs;

@@ -6,16 +6,16 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use caps::CapsHashSet;
-use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{SFlag, fstat, makedev};
-use nix::unistd::{dup2_stdin, setgroups, setsid};
+use nix::unistd::{dup2_stdin, setsid};
 use step01_namespaces::Prepared;
 
 use crate::security::{self, Filters};
 use crate::terminal;
+use crate::user::{User, Wanted};
 
 /// A process as config.json describes it, checked and ready.
 pub struct Process {
@@ -23,6 +23,8 @@ pub struct Process {
     pub args: Vec<String>,
     /// All of its environment, as NAME=VALUE.
     pub env: Vec<String>,
+    /// Who it is to be.
+    pub user: Wanted,
     /// Whether it gets a terminal of its own.
     pub terminal: bool,
     /// Whether our standard input is for it; otherwise it reads /dev/null.
@@ -51,31 +53,32 @@ impl Process {
     }
 
     /// Gives it its terminal, if it is to have one, or takes the user's away; returns our side.
-    pub fn open_stdio(&self) -> Result<Option<OwnedFd>> {
-        if self.terminal {
-            return terminal::open_in_container().map(Some);
-        }
-        if !self.interactive {
-            let null = open_device("/dev/null", makedev(1, 3))?;
-            dup2_stdin(null).context("cannot make /dev/null the standard input")?;
-        }
-        terminal::hide_users_terminal()
+    pub fn open_stdio(&self, user: &User) -> Result<Option<OwnedFd>> {
+        let ours = if self.terminal {
+            Some(terminal::open_in_container()?)
+        } else {
+            if !self.interactive {
+                let null = open_device("/dev/null", makedev(1, 3))?;
+                dup2_stdin(null).context("cannot make /dev/null the standard input")?;
+            }
+            terminal::hide_users_terminal()?
+        };
+        user.own_stdio(self.terminal)?;
+        Ok(ours)
     }
 
     /// Last of all: gives up what the program must not have. The order is the kernel's: every
     /// step takes a privilege or a system call that a later step takes away.
     // ANCHOR: restrict
-    pub fn restrict(&self) -> Result<()> {
+    pub fn restrict(&self, user: &User) -> Result<()> {
         // ANCHOR: ex-6.3
         for &(resource, soft, hard) in &self.rlimits {
             setrlimit(resource, soft, hard)
                 .with_context(|| format!("cannot set {resource:?} to {soft}:{hard}"))?;
         }
-        match setgroups(&[]) {
-            // With a map of one id setgroups(2) is denied, see step01's idmap.rs.
-            Ok(()) | Err(Errno::EPERM) => {}
-            Err(errno) => return Err(errno).context("cannot leave the caller's groups"),
-        }
+        user.join_groups()?;
+        security::limit_bounding_set(&self.capabilities)?;
+        user.switch()?;
         security::limit_capabilities(&self.capabilities)?;
         security::no_new_privileges()?; // or else seccomp would need CAP_SYS_ADMIN
         self.seccomp.as_ref().map_or(Ok(()), Filters::apply)
@@ -85,9 +88,9 @@ impl Process {
 
     /// The program, with the terminal for the parent.
     #[must_use]
-    pub fn command(&self, terminal: Option<OwnedFd>) -> Prepared {
+    pub fn command(&self, user: &User, terminal: Option<OwnedFd>) -> Prepared {
         let mut command = Command::new(&self.args[0]);
-        command.args(&self.args[1..]).env_clear();
+        command.args(&self.args[1..]).env_clear().env("HOME", &user.home);
         command.envs(self.env.iter().filter_map(|variable| variable.split_once('=')));
         // A file that we or our caller have open could be a way out of the container.
         Prepared { command, terminal, only_stdio: true }

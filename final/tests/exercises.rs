@@ -4,13 +4,16 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::resource::Resource;
-use nix::unistd::{Gid, getgroups, getpid, getsid, setgroups};
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Uid, getgid, getgroups, getpid, getsid, getuid, setgroups};
 use runtime::process::Process;
 use runtime::security::{Filters, parse_capabilities, profile};
+use runtime::user::{User, Wanted};
 use runtime::verbs::exec::split;
 use step01_namespaces::{Namespace, Namespaces, pidfd_open};
 use workshop::lab::Who;
@@ -103,6 +106,7 @@ fn process(filtered: bool) -> Process {
     Process {
         args: Vec::new(),
         env: Vec::new(),
+        user: Wanted::default(),
         terminal: false,
         interactive: false,
         capabilities: parse_capabilities(["CAP_CHOWN", "CAP_KILL", "CAP_SETPCAP"]).unwrap(),
@@ -160,24 +164,40 @@ fn session_keyring() -> nix::Result<i64> {
 fn ex6_3_privileges_are_given_up_for_good(who: Who) {
     // Also without a filter, as who sets one also sets no_new_privs.
     for filtered in [true, false] {
-        gives_up(who, filtered);
+        gives_up(who, filtered, &user(0));
+    }
+    if who == Who::Root {
+        gives_up(who, false, &user(1234)); // the lab of a plain user has one id
     }
 }
 
-fn gives_up(who: Who, filtered: bool) {
+fn user(id: u32) -> User {
+    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+    User { uid, gid, groups: vec![gid], asked: false, home: "/".to_owned() }
+}
+
+fn gives_up(who: Who, filtered: bool, user: &User) {
     let look = "the order: each step takes a privilege or a system call that a later one gives up";
     apart(|| {
         if who == Who::Root {
             setgroups(&[Gid::from_raw(27)]).unwrap(); // a group of the caller's, such as sudo
+            caps::raise(None, CapSet::Inheritable, Capability::CAP_KILL).unwrap();
         }
-        expect_ok(process(filtered).restrict(), "every step of giving up succeeds", look);
+        prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
+        let output = output();
+        expect_ok(process(filtered).restrict(user), "every step of giving up succeeds", look);
         let groups = getgroups().unwrap();
         if who == Who::Root {
             let but = format!("it is in {groups:?}, and may read what they may");
-            expect(groups.is_empty(), "it is in no group of the caller's", &but, look);
+            expect(groups == user.groups, "it is in no group of the caller's", &but, look);
         }
+        let right = (getuid(), getgid()) == (user.uid, user.gid);
+        let but = format!("it is {}:{}", getuid(), getgid());
+        expect(right, "it is the user that it is to be", &but, look);
+        let tied = filtered || prctl::get_pdeathsig() == Ok(Some(Signal::SIGKILL));
+        expect(tied, "it dies with its parent", "it outlives it", look);
         let files = ["/proc/self/status", "/proc/self/limits"];
-        let error = Command::new("/bin/cat").args(files).stdout(output()).exec();
+        let error = Command::new("/bin/cat").args(files).stdout(output).exec();
         panic!("the test cannot execute cat: {error}");
     });
     let status = fs::read_to_string(output_path()).unwrap();
@@ -196,9 +216,10 @@ fn gives_up(who: Who, filtered: bool) {
         look,
     );
     // CAP_CHOWN is bit 0, CAP_KILL 5, CAP_SETPCAP 8 (capabilities(7)).
+    let permitted = if user.uid.is_root() { "0000000000000121" } else { "0000000000000000" };
     for (name, right, meaning) in [
         ("CapBnd", "0000000000000121", "no exec gets more than the three that it keeps"),
-        ("CapPrm", "0000000000000121", "user 0 has these three after the exec"),
+        ("CapPrm", permitted, "user 0 has these three after the exec, and nobody else"),
         ("CapInh", "0000000000000000", "nothing is inherited"),
         ("NoNewPrivs", "1", "a set-user-ID program gains nothing"),
         (

@@ -41,6 +41,10 @@ impl Annotation {
     pub const EXPOSED: &str = "io.container-workshop.exposed";
     /// Whether our standard input is for the program.
     pub const INTERACTIVE: &str = "io.container-workshop.interactive";
+    /// The user, as `--user` has it; without it, the ids in `process` are meant.
+    pub const USER: &str = "io.container-workshop.user";
+    /// More groups of theirs, separated by spaces.
+    pub const GROUPS: &str = "io.container-workshop.groups";
 }
 
 /// A bundle, read and checked.

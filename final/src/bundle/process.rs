@@ -2,11 +2,12 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::resource::Resource;
-use oci_spec::runtime::{PosixRlimitType, Spec};
+use oci_spec::runtime::{self, PosixRlimitType, Spec};
 
 use super::{Annotation, annotation};
 use crate::process::Process;
 use crate::security::{Filters, parse_capabilities};
+use crate::user::Wanted;
 
 /// The first process, checked and ready.
 pub(super) fn process(spec: &Spec) -> Result<Process> {
@@ -26,6 +27,7 @@ pub(super) fn process(spec: &Spec) -> Result<Process> {
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     Ok(Process {
         args,
+        user: user(spec, process.user()),
         env: process.env().clone().unwrap_or_default(),
         terminal: process.terminal().unwrap_or_default(),
         interactive: annotation(spec, Annotation::INTERACTIVE)? == "true",
@@ -33,4 +35,20 @@ pub(super) fn process(spec: &Spec) -> Result<Process> {
         seccomp: seccomp.map(Filters::compile).transpose()?,
         rlimits: rlimits.collect::<Result<_>>()?,
     })
+}
+
+/// By its names, which only the container's files can tell, or by the ids that OCI has.
+fn user(spec: &Spec, ids: &runtime::User) -> Wanted {
+    match annotation(spec, Annotation::USER) {
+        Ok(user) => Wanted {
+            user: user.to_owned(),
+            groups: annotation(spec, Annotation::GROUPS)
+                .map(|groups| groups.split_whitespace().map(str::to_owned).collect())
+                .unwrap_or_default(),
+        },
+        Err(_) => Wanted {
+            user: format!("{}:{}", ids.uid(), ids.gid()),
+            groups: ids.additional_gids().iter().flatten().map(ToString::to_string).collect(),
+        },
+    }
 }

@@ -39,18 +39,24 @@ pub fn parse_capabilities<'a>(names: impl IntoIterator<Item = &'a str>) -> Resul
         .collect()
 }
 
-/// Gives up every capability that is not in `keep`, for good.
-///
-/// First the bounding set, which takes a capability (CAP_SETPCAP) that the second part gives up.
-/// Without it an exec by user 0 would get everything back: it gains all that is in that set.
-pub fn limit_capabilities(keep: &CapsHashSet) -> Result<()> {
+/// Takes every capability that is not in `keep` out of the bounding set: an exec by user 0, or of a
+/// set-user-ID program, gains all that is in it. It takes CAP_SETPCAP.
+pub fn limit_bounding_set(keep: &CapsHashSet) -> Result<()> {
     let limit = || -> Result<(), caps::errors::CapsError> {
         for capability in caps::all() {
             if !keep.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability)? {
                 caps::drop(None, CapSet::Bounding, capability)?;
             }
         }
-        // What the caller lacks itself it cannot keep.
+        Ok(())
+    };
+    limit().context("cannot limit the capabilities")
+}
+
+/// Gives up every capability that is not in `keep`.
+pub fn limit_capabilities(keep: &CapsHashSet) -> Result<()> {
+    let limit = || -> Result<(), caps::errors::CapsError> {
+        // What the caller, or who is not root, lacks itself it cannot keep.
         let keep = &caps::read(None, CapSet::Permitted)? & keep;
         caps::clear(None, CapSet::Inheritable)?; // the ambient set shrinks with it
         caps::set(None, CapSet::Effective, &keep)?;

@@ -108,6 +108,8 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
 fn annotations(args: &RunArgs, request: &Request) -> Value {
     let mut annotations = network::annotations(args, request);
     annotations[Annotation::INTERACTIVE] = request.interactive.to_string().into();
+    annotations[Annotation::USER] = args.process.user.as_deref().unwrap_or_default().into();
+    annotations[Annotation::GROUPS] = args.process.group_add.join(" ").into();
     annotations
 }
 

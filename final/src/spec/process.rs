@@ -12,7 +12,7 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 
 /// The container's first process.
 pub(super) fn process(args: &RunArgs, request: &Request, hostname: &str) -> Result<Value> {
-    let mut env = vec![PATH.to_owned(), format!("HOSTNAME={hostname}"), "HOME=/root".to_owned()];
+    let mut env = vec![PATH.to_owned(), format!("HOSTNAME={hostname}")];
     if request.tty {
         env.push(format!("TERM={}", std::env::var("TERM").as_deref().unwrap_or("xterm")));
     }
@@ -32,6 +32,7 @@ pub(super) fn process(args: &RunArgs, request: &Request, hostname: &str) -> Resu
     let core = core.min(1);
     Ok(json!({
         "terminal": request.tty,
+        // Who that is, the container's files tell: see the annotations.
         "user": { "uid": 0, "gid": 0 },
         "args": request.command,
         "env": env,

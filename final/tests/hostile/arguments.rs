@@ -130,6 +130,18 @@ pub fn nonsense_as_a_file_or_flag_is_named(_: Who) {
         (&["--workdir", long_path], &["too long"]),
         (&["--env", ""], &["needs a name"]),
         (&["--env", "=x"], &["needs a name"]),
+        // users
+        (&["--user", ""], &["UID[:GID]"]),
+        (&["--user", "1000:"], &["UID[:GID]"]),
+        (&["--user", "-1"], &["2147483647"]),
+        (&["--user", "4294967295"], &["2147483647"]),
+        (&["--user", "0:99999999999999999999999"], &["2147483647"]),
+        (&["--user", "a:b:c"], &["\"b:c\" is no name"]),
+        (&["--user", "no-such"], &["no user no-such in /etc/passwd of the container"]),
+        (&["--user", long], &["no user xxx"]),
+        (&["--user", escapes], &["is no name", r"\u{1b}[2J\u{9b}2J\nerror"]),
+        (&["--group-add", "a b"], &["\"a b\" is no name"]),
+        (&["--group-add", "no-such"], &["no group no-such"]),
         // images
         (&["no-such-image"], &["no-such-image"]),
         (&[""], &["no such image"]),
@@ -145,8 +157,7 @@ pub fn nonsense_as_a_file_or_flag_is_named(_: Who) {
         (&[&format!("--{long}")], &["xxx\u{2026}"]),
         (&["-d"], &["-d"]),
         (&["--rm", "host"], &["--rm", "cannot be used multiple times"]),
-        (&["--user", "nobody"], &["--user"]),
-        (&["--cap-add", "ALL"], &["--cap-add"]),
+        (&["--gpus", "all"], &["--gpus"]),
         (&["-t", "-i"], &["not a terminal"]),
     ]);
     fs::remove_file(fifo).unwrap();
@@ -224,6 +235,8 @@ pub fn nonsense_for_the_other_verbs_is_named(_: Who) {
         (&["exec", "-w", "/no-such", "box", "true"], 125, &["/no-such"]),
         (&["exec", "-w", "x", "box", "true"], 125, &["absolute"]),
         (&["exec", "-e", "=x", "box", "true"], 125, &["needs a name"]),
+        (&["exec", "-u", "no-such", "box", "true"], 125, &["no user no-such"]),
+        (&["exec", "-u", "4294967295", "box", "true"], 125, &["2147483647"]),
         (&["exec", "-t", "-i", "box", "true"], 125, &["not a terminal"]),
         (&["exec", "box", ""], 127, &["an empty name"]),
         (&["exec", "box", long], 126, &["xxx\u{2026}", "name too long"]),

@@ -8,6 +8,7 @@ mod limits;
 mod network;
 mod networks;
 mod terminal;
+mod user;
 
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use limits::*;
 use network::*;
 use networks::*;
 use terminal::*;
+use user::*;
 
 static TESTS: &[Test] = &[
     // engine.rs
@@ -76,6 +78,13 @@ static TESTS: &[Test] = &[
     // terminal.rs
     test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
     test!(exec_has_a_terminal_too, [Root, Plain]),
+    // user.rs
+    test!(the_user_is_looked_up_in_the_container, [Root]),
+    test!(another_user_may_do_less, [Root]),
+    test!(exec_is_the_containers_user_or_another, [Root]),
+    test!(exec_can_have_all_capabilities, [Root, LabRoot, Plain]),
+    test!(another_user_dies_with_the_runtime, [Root]),
+    test!(where_there_is_one_id_another_is_refused, [LabRoot, Plain]),
 ];
 
 fn main() -> ExitCode {
@@ -111,4 +120,9 @@ fn stop(name: &str, runtime: Child) -> Outcome {
     let killed = final_(&["kill", name]);
     assert_eq!(killed.status, Some(0), "{killed:?}");
     workshop::suite::finish(runtime, Duration::from_secs(60))
+}
+
+/// A directory of the lab's that is ours to fill, whoever we are.
+fn scratch() -> String {
+    std::env::var("XDG_RUNTIME_DIR").expect("the lab has made it")
 }

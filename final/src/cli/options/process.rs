@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use step03_rootfs::parse_inside;
 
+use crate::user::{parse_group, parse_user};
+
 /// What the program finds when it starts.
 #[derive(Args, Debug, Clone)]
 #[group(skip)]
@@ -17,6 +19,15 @@ pub struct ProcessArgs {
     /// The working directory in the container
     #[arg(long, short, value_name = "DIR", default_value = "/", value_parser = parse_inside)]
     pub workdir: PathBuf,
+
+    /// The user to be, by number or by a name in the container's /etc/passwd
+    #[arg(long, short, value_name = "USER[:GROUP]", value_parser = parse_user)]
+    #[arg(allow_hyphen_values = true)]
+    pub user: Option<String>,
+
+    /// A group to be in, beside the user's own (may be repeated)
+    #[arg(long, value_name = "GROUP", value_parser = parse_group, allow_hyphen_values = true)]
+    pub group_add: Vec<String>,
 }
 
 /// `NAME=VALUE`, or `NAME` for the caller's value: nothing if the caller has none, as docker.
