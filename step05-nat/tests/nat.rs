@@ -337,7 +337,12 @@ fn somebody_elses_table_is_left_alone(_: Who) {
         vec![
             add_table(table, "theirs"),
             add_chain(table, "forward", Hook::Forward, Kind::Filter),
-            add_rule(table, "forward", &[iifname("workshop0", false), accept()].concat(), "10.77.0.2"),
+            add_rule(
+                table,
+                "forward",
+                &[iifname("workshop0", false), accept()].concat(),
+                "10.77.0.2",
+            ),
         ]
     };
     let mut nft = Nftables::open().unwrap();

@@ -63,7 +63,8 @@ impl Config {
         &self.id[..12]
     }
 
-    fn parse(text: &[u8]) -> Result<Self> {
+    /// Reads and checks the text of a network's file.
+    pub fn parse(text: &[u8]) -> Result<Self> {
         let config: Self = serde_json::from_slice(text)?;
         ensure!(is_id(&config.id), "its id is none");
         parse_name(&config.name)?;
@@ -194,7 +195,8 @@ impl<'s> Networks<'s> {
 
     /// Writes the file under another name first: who looks sees all of it or nothing.
     fn save(&self, config: &Config) -> Result<()> {
-        let (path, new) = (self.path_of(&config.name), self.path.join(format!("{}.new", config.id)));
+        let (path, new) =
+            (self.path_of(&config.name), self.path.join(format!("{}.new", config.id)));
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)

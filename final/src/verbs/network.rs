@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use humantime::format_rfc3339_seconds;
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use step04_bridge_veth::Cidr;
 
@@ -105,6 +106,11 @@ pub fn run(verb: &NetworkVerb) -> Result<u8> {
 }
 
 fn create(args: &CreateArgs, networks: &Networks<'_>) -> Result<()> {
+    ensure!(
+        geteuid().is_root(),
+        "a network needs root: a plain user can make a bridge only in a network namespace of its own, \
+         without a way out; run as root, or in the lab: cargo workshop lab"
+    );
     let CreateArgs { subnet, internal, name } = args.clone();
     let config = networks.create(Wish { name, subnet, internal })?;
     super::print(&format!("{}\n", config.id))
@@ -135,7 +141,9 @@ fn list(args: &LsArgs, networks: &Networks<'_>) -> Result<()> {
     let rows = rows(networks)?;
     let mut text = String::new();
     if args.quiet {
-        rows.iter().for_each(|(config, _)| text += &format!("{}\n", id(config)));
+        for (config, _) in &rows {
+            text += &format!("{}\n", id(config));
+        }
     } else if args.format == Format::Json {
         for (config, driver) in &rows {
             let line = json!({
@@ -244,5 +252,9 @@ fn prune(args: &PruneArgs, networks: &Networks<'_>) -> Result<()> {
             removed += &format!("{}\n", config.name);
         }
     }
-    if removed.is_empty() { Ok(()) } else { super::print(&format!("Deleted Networks:\n{removed}\n")) }
+    if removed.is_empty() {
+        Ok(())
+    } else {
+        super::print(&format!("Deleted Networks:\n{removed}\n"))
+    }
 }

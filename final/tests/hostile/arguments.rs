@@ -75,6 +75,9 @@ pub fn nonsense_as_a_size_or_name_is_named(_: Who) {
         // networks
         (&["--net", ""], &["--net", "bridge"]),
         (&["--net", escapes], &["--net", "bridge"]),
+        (&["--net", "no/such"], &["--net", "a name"]),
+        (&["--net", "none", "--ip", "10.77.0.2"], &["--ip needs"]),
+        (&["--network-alias", "a b"], &["host name"]),
         (&["--bridge", ""], &["bridge's name"]),
         (&["--bridge", "sixteen-letters-"], &["15 letters"]),
         (&["--bridge", "../../x"], &["bridge's name"]),
@@ -166,6 +169,8 @@ pub fn nonsense_as_a_file_or_flag_is_named(_: Who) {
 pub fn nonsense_for_a_bridge_is_named(_: Who) {
     refuse(&[
         (&["--bridge", "lo"][..], &["lo", "not ours", "--bridge"][..]),
+        (&["--net", "bridge", "--network-alias", "web"], &["--network-alias", "network create"]),
+        (&["--net", "no-such"], &["no such network: no-such", "network create"]),
         (&["--subnet", "127.0.0.0/8"], &["--subnet", "127.0.0.0/8"]),
         (&["--subnet", "0.0.0.0/8"], &["--subnet", "0.0.0.0/8"]),
         (&["--subnet", "224.0.0.0/24"], &["--subnet", "224.0.0.0/24"]),
@@ -259,6 +264,21 @@ pub fn nonsense_for_the_other_verbs_is_named(_: Who) {
         (&["rm", "-f", "no-such"], 1, &["no such container: no-such"]),
         (&["rm", "-f", "/"], 1, &["no such container"]),
         (&["gc", "now"], 125, &["now"]),
+        (&["network"], 125, &["create", "prune"]),
+        (&["network", "create"], 125, &["NAME"]),
+        (&["network", "create", ""], 125, &["a network's name"]),
+        (&["network", "create", "host"], 125, &["is not bridge, host"]),
+        (&["network", "create", "../x"], 125, &["a network's name"]),
+        (&["network", "create", escapes], 125, &["a network's name", r"\u{9b}2J\nerror"]),
+        (&["network", "create", long], 125, &["128"]),
+        (&["network", "create", "--subnet", "10.0.0.1/24", "x"], 125, &["10.0.0.0/24"]),
+        (&["network", "create", "--subnet", "127.0.0.0/8", "x"], 125, &["not for hosts"]),
+        (&["network", "create", "--driver", "macvlan", "x"], 125, &["--driver"]),
+        (&["network", "ls", "--format", "yaml"], 125, &["yaml", "json"]),
+        (&["network", "inspect", ""], 1, &["no such network"]),
+        (&["network", "inspect", "../containers/x"], 1, &["no such network"]),
+        (&["network", "rm", "none"], 1, &["always there"]),
+        (&["network", "rm", escapes], 1, &["no such network", r"\u{1b}[2J"]),
     ] {
         check(&words, &final_(words), status, named);
     }

@@ -50,7 +50,8 @@ pub fn address(name: &str) -> String {
 /// What a container on a network is answered there.
 pub fn ask(net: &str, address: &str) -> String {
     let volume = probe_volume();
-    let asked = final_(&["run", "--rm", "--net", net, "-v", &volume, "host", "/probe", "@get", address]);
+    let asked =
+        final_(&["run", "--rm", "--net", net, "-v", &volume, "host", "/probe", "@get", address]);
     asked.stdout + &asked.stderr
 }
 
@@ -60,7 +61,9 @@ pub fn a_network_is_made_listed_shown_and_removed(_: Who) {
     assert_eq!((id.len(), &*inspect("blue")["Id"].to_string()), (64, &*format!("\"{id}\"")));
     let green = network(&["create", "--internal", "--subnet", "10.99.0.0/16", "green"]);
     let list = network(&["ls"]);
-    for (name, driver) in [("bridge", "bridge"), ("host", "host"), ("none", "null"), ("blue", "bridge")] {
+    for (name, driver) in
+        [("bridge", "bridge"), ("host", "host"), ("none", "null"), ("blue", "bridge")]
+    {
         let row = list.lines().find(|line| line.split_whitespace().nth(1) == Some(name));
         let words: Vec<_> = row.unwrap_or_else(|| panic!("{list}")).split_whitespace().collect();
         assert_eq!((words[0].len(), &words[2..]), (12, &[driver, "local"][..]), "{list}");
@@ -86,7 +89,8 @@ pub fn a_network_is_made_listed_shown_and_removed(_: Who) {
     assert_eq!(unknown.status, Some(125), "{unknown:?}");
     assert!(unknown.stderr.contains("no such network: red"), "{unknown:?}");
 
-    let box_ = start("box", &["--net", "blue", "--ip", &subnet_host("blue", 9)], &["sleep", "1000"]);
+    let box_ =
+        start("box", &["--net", "blue", "--ip", &subnet_host("blue", 9)], &["sleep", "1000"]);
     let container = &inspect("blue")["Containers"];
     let (_, container) = container.as_object().unwrap().iter().next().unwrap();
     assert_eq!(container["Name"], "box");
@@ -113,7 +117,9 @@ pub fn each_network_has_a_subnet_of_its_own(_: Who) {
             scope.spawn(move || network(&["create", &name]))
         };
         let threads: Vec<_> = names.iter().map(create).collect();
-        threads.into_iter().for_each(|thread| drop(thread.join().unwrap()));
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
     let subnets = names.iter().map(|name| inspect(name)["IPAM"]["Config"][0]["Subnet"].to_string());
     let subnets: BTreeSet<_> = subnets.collect();
@@ -140,13 +146,13 @@ pub fn each_network_has_a_subnet_of_its_own(_: Who) {
     for _ in 0..8 {
         network(&["create", "brief"]);
         let run = || script(&["--net", "brief"], "true");
-        let (ran, removed) = scope(|scope| {
+        let (removed, ran) = scope(|scope| {
             let thread = scope.spawn(run);
             (final_(&["network", "rm", "brief"]), thread.join().unwrap())
         });
         match (removed.status, ran.status) {
-            (Some(0), Some(0)) | (Some(125), Some(0)) => {}
-            (Some(0), Some(1)) => drop(network(&["rm", "brief"])),
+            (Some(0), Some(0 | 125)) => {}
+            (Some(1), Some(0)) => drop(network(&["rm", "brief"])),
             other => panic!("{other:?}: {removed:?} {ran:?}"),
         }
     }
@@ -167,7 +173,12 @@ pub fn two_networks_are_closed_to_each_other(_: Who) {
     for other in ["green", "bridge"] {
         assert!(ask(other, &format!("{SERVER}:80")).contains(&UPLINK.to_string()));
     }
-    closed(&[("green", &inside), ("green", &published), ("bridge", &inside), ("bridge", &published)]);
+    closed(&[
+        ("green", &inside),
+        ("green", &published),
+        ("bridge", &inside),
+        ("bridge", &published),
+    ]);
     // Nor is it reached from the default bridge's side.
     let second = web("second", &["-p", "8081:80"]);
     let there = format!("{}:80", address("second"));
@@ -207,7 +218,8 @@ pub fn an_internal_network_has_no_way_out(_: Who) {
         "ip route add default via {gateway}; for a in {SERVER}:80 {UPLINK}:8000; do /probe @get $a; done; \
          /probe @ping {gateway}"
     );
-    let words = ["run", "--rm", "--privileged", "--net", "inside", "-v", &volume, "host", "sh", "-c"];
+    let words =
+        ["run", "--rm", "--privileged", "--net", "inside", "-v", &volume, "host", "sh", "-c"];
     let tried = final_(&[&words[..], &[&script]].concat());
     assert_eq!(tried.stdout.matches("error: ").count(), 2, "{tried:?}");
     assert!(tried.stdout.contains(&format!("{gateway} answered")), "{tried:?}");
