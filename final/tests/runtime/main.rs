@@ -6,6 +6,7 @@ mod engine;
 mod isolation;
 mod limits;
 mod network;
+mod shared;
 mod terminal;
 mod user;
 
@@ -21,6 +22,7 @@ use engine::*;
 use isolation::*;
 use limits::*;
 use network::*;
+use shared::*;
 use terminal::*;
 use user::*;
 
@@ -70,6 +72,11 @@ static TESTS: &[Test] = &[
     // terminal.rs
     test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
     test!(exec_has_a_terminal_too, [Root, Plain]),
+    // shared.rs
+    test!(the_hosts_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
+    test!(another_containers_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
+    test!(the_processes_of_others_are_shared_if_asked_for, [Root, Plain], Limits),
+    test!(without_a_cgroup_processes_are_not_shared, [LabRoot, Plain], NoLimits),
     // user.rs
     test!(the_user_is_looked_up_in_the_container, [Root]),
     test!(another_user_may_do_less, [Root]),
