@@ -6,7 +6,9 @@ use step02_cgroups::Cgroup;
 
 use crate::bundle::Bundle;
 use crate::init::init;
+use crate::join::Join;
 use crate::network::{Attachment, Claim};
+use crate::process::close_to_others;
 use crate::store::Container;
 use crate::terminal;
 
@@ -21,14 +23,21 @@ pub fn run(
     claim: Claim,
     signals: &Signals,
 ) -> Result<u8> {
+    let join = Join::of_containers(&bundle.joins)?;
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
+    bundle.check_end(&cgroup)?;
     let mut network = match &bundle.network {
         Some(plan) => Some(Attachment::make(plan, bundle.namespaces, claim)?),
         None => None,
     };
 
-    let mut child =
-        Child::spawn(bundle.namespaces, cgroup.fd(), || init(bundle, &cgroup, network.as_ref()))?;
+    if bundle.is_seen_by_others() {
+        close_to_others()?; // before the child is there to be seen: it inherits this
+    }
+    join.before_clone()?;
+    let mut child = Child::spawn(bundle.namespaces, cgroup.fd(), || {
+        init(bundle, &cgroup, &join, network.as_ref())
+    })?;
 
     // While the child waits for Go: what can only be done from outside.
     child.map_ids()?;

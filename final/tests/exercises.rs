@@ -11,10 +11,11 @@ use nix::sys::prctl;
 use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, getgid, getgroups, getpid, getsid, getuid, setgroups};
+use runtime::join::split;
 use runtime::process::Process;
 use runtime::security::{Filters, parse_capabilities, profile};
 use runtime::user::{User, Wanted};
-use runtime::verbs::exec::split;
+
 use step01_namespaces::{Namespace, Namespaces, pidfd_open};
 use workshop::lab::Who;
 use workshop::suite::{Test, suite};

@@ -11,6 +11,8 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::sys;
+
 /// An open directory that acts as `/` for every path looked up through it.
 ///
 /// An image is not to be trusted: its /proc or /etc may be a symbolic link to anywhere. openat2(2)
@@ -96,6 +98,13 @@ impl Root {
             Some(made) => Ok(made),
             None => bail!("{} in the image is a symbolic link to nowhere", path.display()),
         }
+    }
+
+    /// Puts a mount that is attached to nothing yet on `path` inside, a directory.
+    pub fn mount(&self, mount: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        let place = self.directory(path)?;
+        sys::move_mount(mount, place.as_fd())
+            .with_context(|| format!("cannot put a mount into its place on {}", path.display()))
     }
 
     /// The file `path` inside, to be mounted upon: made, empty, if nothing is there.

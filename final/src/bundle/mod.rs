@@ -8,10 +8,10 @@ mod rootfs;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use oci_spec::runtime::Spec;
-use step01_namespaces::{Namespace, Namespaces};
-use step02_cgroups::Limits;
+use step01_namespaces::{Namespace, Namespaces, see};
+use step02_cgroups::{Cgroup, Limits};
 use step03_rootfs::{Mount, Rootfs};
 
 use crate::cli::Net;
@@ -45,12 +45,17 @@ impl Annotation {
     pub const USER: &str = "io.container-workshop.user";
     /// More groups of theirs, separated by spaces.
     pub const GROUPS: &str = "io.container-workshop.groups";
+    /// Namespaces of other containers, as KIND=ID, separated by spaces. OCI would have a path, but it
+    /// is another one whenever the other container, or this one, is started again.
+    pub const JOIN: &str = "io.container-workshop.join";
 }
 
 /// A bundle, read and checked.
 pub struct Bundle {
     /// The namespaces that are new.
     pub namespaces: Namespaces,
+    /// Those that are another container's, with its id.
+    pub joins: Vec<(Namespace, String)>,
     /// The name in the UTS namespace.
     pub hostname: String,
     /// The cgroup's limits.
@@ -93,6 +98,7 @@ impl Bundle {
         let net = Net::parse(net)?;
         Ok(Self {
             namespaces: linux::namespaces(linux)?,
+            joins: linux::joins(spec)?,
             hostname: spec.hostname().clone().unwrap_or_default(),
             limits: linux::limits(spec)?,
             network: network::plan(spec, &net)?,
@@ -104,10 +110,36 @@ impl Bundle {
         })
     }
 
+    /// All namespaces that are not the host's.
+    #[must_use]
+    pub fn all_namespaces(&self) -> Namespaces {
+        let joined = |kind| self.joins.iter().any(|(other, _)| *other == kind);
+        let all = Namespace::ALL.into_iter();
+        all.filter(|&kind| self.namespaces.contains(kind) || joined(kind)).collect()
+    }
+
     /// Whether it has a network namespace of its own.
     #[must_use]
     pub fn has_own_network(&self) -> bool {
         self.namespaces.contains(Namespace::Net)
+    }
+
+    /// Whether it is in a PID namespace of others: they see its first process before it is ready.
+    #[must_use]
+    pub fn is_seen_by_others(&self) -> bool {
+        self.joins.iter().any(|(kind, _)| *kind == Namespace::Pid)
+    }
+
+    /// The first process of a PID namespace takes all others along when it ends (pid_namespaces(7)). In
+    /// one of others it is not the first, and only the cgroup knows who belongs to it.
+    pub fn check_end(&self, cgroup: &Cgroup) -> Result<()> {
+        ensure!(
+            self.namespaces.contains(Namespace::Pid) || cgroup.has_group(),
+            "--pid cannot share processes here: what the container starts could only be ended by its \
+             cgroup, and there is none for you{}",
+            see("cgroup-delegation")
+        );
+        Ok(())
     }
 
     /// Whether its cgroup is delegated to it.

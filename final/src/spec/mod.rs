@@ -2,6 +2,7 @@
 
 mod linux;
 mod mounts;
+mod namespaces;
 mod network;
 mod process;
 
@@ -11,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
+use step01_namespaces::Namespace;
 use step03_rootfs::Image;
 
 use crate::bundle::Annotation;
@@ -36,6 +38,8 @@ pub struct Request {
     pub net: Net,
     /// What is known about that, if it has a bridge.
     pub network: Option<Config>,
+    /// The namespaces of other containers, with their ids.
+    pub joins: Vec<(Namespace, String)>,
 }
 
 impl Request {
@@ -74,6 +78,7 @@ impl Request {
             tty: args.stdio.tty || sit_at_it,
             net,
             network,
+            joins: namespaces::joins(args)?,
         };
         let stdin_is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
         ensure!(
@@ -86,20 +91,16 @@ impl Request {
 
 /// The config.json for the bundle of container `id`, whose root file system is in `rootfs`.
 pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Result<Spec> {
-    let namespaces = linux::namespaces(request);
-    let hostname = match &args.hostname {
-        Some(name) => name.clone(),
-        None if request.net == Net::Host => nix::unistd::gethostname()?.to_string_lossy().into(),
-        None => id[..12].to_owned(),
-    };
+    let new = namespaces::new(args, request);
+    let hostname = namespaces::hostname(args, request, id)?;
     let spec = json!({
         "ociVersion": "1.2.0",
         "hostname": hostname,
         "root": { "path": utf8(rootfs)? },
         "process": process::process(args, request, &hostname)?,
-        "mounts": mounts::mounts(args, request, namespaces)?,
+        "mounts": mounts::mounts(args, request, new)?,
         "annotations": annotations(args, request),
-        "linux": linux::linux(args, namespaces),
+        "linux": linux::linux(args, new),
     });
     serde_json::from_value(spec).context("cannot write the container's config.json")
 }
@@ -109,6 +110,8 @@ fn annotations(args: &RunArgs, request: &Request) -> Value {
     let mut annotations = network::annotations(args, request);
     annotations[Annotation::INTERACTIVE] = request.interactive.to_string().into();
     annotations[Annotation::USER] = args.process.user.as_deref().unwrap_or_default().into();
+    let joins = request.joins.iter().map(|(kind, id)| format!("{}={id}", kind.name()));
+    annotations[Annotation::JOIN] = joins.collect::<Vec<_>>().join(" ").into();
     annotations[Annotation::GROUPS] = args.process.group_add.join(" ").into();
     annotations
 }

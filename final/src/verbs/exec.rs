@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use nix::sched::{CloneFlags, setns};
 use nix::unistd::fchdir;
-use step01_namespaces::{Child, Namespace, Namespaces, Signals};
+use step01_namespaces::{Child, Namespaces, Signals};
 use step02_cgroups::Cgroup;
 use step03_rootfs::{Root, parse_inside};
 
 use crate::bundle::Bundle;
 use crate::cli::{StdioArgs, parse_env};
+use crate::join::Join;
 use crate::process::close_to_others;
 use crate::security::protect_own_program;
 use crate::store::Store;
@@ -85,14 +85,14 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
     let cgroup = Cgroup::of(first)?;
     // The PID namespace is special: setns(2) puts not us into it, but our next child. And it
     // takes a capability over the user namespace that owns it, so that one comes first.
-    let (before, after) = split(bundle.namespaces);
-    setns(&pidfd, flags(&before)).context("cannot join the container's PID namespace")?;
+    let join = Join::of(pidfd, bundle.all_namespaces());
+    join.before_clone()?;
 
     close_to_others()?; // before the child is there to be seen: it inherits this
     let mut child = Child::spawn(Namespaces::default(), cgroup.fd(), || {
         cgroup.join()?;
         bundle.process.leave_caller()?;
-        setns(&pidfd, flags(&after)).context("cannot join the container's namespaces")?;
+        join.after_clone()?;
         let root = Root::open(Path::new("/"))?;
         enter(&root, &workdir)?;
         let user = bundle.process.user.find(&root)?;
@@ -113,21 +113,4 @@ fn enter(root: &Root, workdir: &Path) -> Result<()> {
     let found = root.find(workdir)?;
     let directory = found.with_context(|| format!("no directory {} in it", workdir.display()))?;
     fchdir(&directory).with_context(|| format!("cannot change to {}", workdir.display()))
-}
-
-/// What is joined before the clone, and what after it, as setns(2) wants it.
-// ANCHOR: split
-#[must_use]
-pub fn split(namespaces: Namespaces) -> (Vec<Namespace>, Vec<Namespace>) {
-    // ANCHOR: ex-6.1
-    Namespace::ALL
-        .into_iter()
-        .filter(|&namespace| namespaces.contains(namespace))
-        .partition(|namespace| matches!(namespace, Namespace::User | Namespace::Pid))
-    // ANCHOR_END: ex-6.1
-}
-// ANCHOR_END: split
-
-fn flags(namespaces: &[Namespace]) -> CloneFlags {
-    CloneFlags::from_bits_retain(namespaces.iter().fold(0, |flags, n| flags | n.flag()))
 }

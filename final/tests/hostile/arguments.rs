@@ -72,6 +72,14 @@ pub fn nonsense_as_a_size_or_name_is_named(_: Who) {
         (&["--hostname", "a b"], &["host name"]),
         (&["--hostname", ""], &["host name"]),
         (&["--hostname", escapes], &["host name"]),
+        // namespaces of others
+        (&["--pid", ""], &["host or container:NAME"]),
+        (&["--pid", "moon"], &["--pid", "host or container:NAME"]),
+        (&["--ipc", "container"], &["host or container:NAME"]),
+        (&["--ipc", "container:"], &["no such container"]),
+        (&["--uts", "container:no-such"], &["no such container: no-such"]),
+        (&["--pid", &format!("container:{escapes}")], &["no such container", r"\u{1b}[2J"]),
+        (&["--uts", "host", "--hostname", "box"], &["--hostname", "--uts"]),
         // networks
         (&["--net", ""], &["--net", "bridge"]),
         (&["--net", escapes], &["--net", "bridge"]),

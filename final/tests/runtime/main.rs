@@ -7,6 +7,7 @@ mod isolation;
 mod limits;
 mod network;
 mod networks;
+mod shared;
 mod terminal;
 mod user;
 
@@ -23,6 +24,7 @@ use isolation::*;
 use limits::*;
 use network::*;
 use networks::*;
+use shared::*;
 use terminal::*;
 use user::*;
 
@@ -78,6 +80,11 @@ static TESTS: &[Test] = &[
     // terminal.rs
     test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
     test!(exec_has_a_terminal_too, [Root, Plain]),
+    // shared.rs
+    test!(the_hosts_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
+    test!(another_containers_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
+    test!(the_processes_of_others_are_shared_if_asked_for, [Root, Plain], Limits),
+    test!(without_a_cgroup_processes_are_not_shared, [LabRoot, Plain], NoLimits),
     // user.rs
     test!(the_user_is_looked_up_in_the_container, [Root]),
     test!(another_user_may_do_less, [Root]),

@@ -2,6 +2,7 @@
 
 mod limits;
 mod mounts;
+mod namespaces;
 mod network;
 mod process;
 mod security;
@@ -12,6 +13,7 @@ use clap::Args;
 
 pub use limits::LimitArgs;
 pub use mounts::MountArgs;
+pub use namespaces::{NamespaceArgs, Share};
 pub use network::{Net, NetworkArgs};
 pub use process::{ProcessArgs, parse_env};
 pub use security::SecurityArgs;
@@ -41,6 +43,10 @@ pub struct RunArgs {
     /// Which network.
     #[command(flatten)]
     pub network: NetworkArgs,
+
+    /// Which namespaces are shared.
+    #[command(flatten)]
+    pub namespaces: NamespaceArgs,
 
     /// How much it may use.
     #[command(flatten)]
