@@ -6,6 +6,7 @@ mod engine;
 mod isolation;
 mod limits;
 mod network;
+mod security;
 mod shared;
 mod terminal;
 mod user;
@@ -22,6 +23,7 @@ use engine::*;
 use isolation::*;
 use limits::*;
 use network::*;
+use security::*;
 use shared::*;
 use terminal::*;
 use user::*;
@@ -72,6 +74,13 @@ static TESTS: &[Test] = &[
     // terminal.rs
     test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
     test!(exec_has_a_terminal_too, [Root, Plain]),
+    // security.rs
+    test!(capabilities_are_added_and_dropped, [Root, LabRoot, Plain]),
+    test!(exec_has_what_the_container_has, [Root, LabRoot, Plain]),
+    test!(a_set_user_id_program_gains_only_if_it_may, [Root]),
+    test!(a_profile_from_a_file_filters_system_calls, [Root, LabRoot, Plain]),
+    test!(each_process_has_its_limits, [Root, LabRoot, Plain]),
+    test!(the_paths_of_the_system_can_be_opened, [Root, LabRoot, Plain]),
     // shared.rs
     test!(the_hosts_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
     test!(another_containers_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
