@@ -41,6 +41,7 @@ pub fn run(
 
     // While the child waits for Go: what can only be done from outside.
     child.map_ids()?;
+    bundle.process.adjust_oom_score(child.pid())?;
     if let Some(network) = &mut network {
         network.plug(child.pid(), &container.state)?;
     }

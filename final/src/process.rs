@@ -1,5 +1,6 @@
 //! How a process becomes one of the container's: the last part of `run` and of `exec`.
 
+use std::fs;
 use std::io::stdin;
 use std::os::fd::OwnedFd;
 use std::process::Command;
@@ -10,7 +11,7 @@ use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{SFlag, fstat, makedev};
-use nix::unistd::{dup2_stdin, setsid};
+use nix::unistd::{Pid, dup2_stdin, setsid};
 use step01_namespaces::Prepared;
 
 use crate::security::{self, Filters};
@@ -31,10 +32,14 @@ pub struct Process {
     pub interactive: bool,
     /// What it may still do.
     pub capabilities: CapsHashSet,
+    /// Whether no exec gains a privilege.
+    pub no_new_privileges: bool,
     /// The system calls that it may make; none: all.
     pub seccomp: Option<Filters>,
     /// Soft and hard limit of each resource.
     pub rlimits: Vec<(Resource, u64, u64)>,
+    /// How soon it is killed when memory runs out, if that is not to be as with our caller.
+    pub oom_score_adj: Option<i32>,
 }
 
 impl Process {
@@ -73,18 +78,37 @@ impl Process {
     pub fn restrict(&self, user: &User) -> Result<()> {
         // ANCHOR: ex-6.3
         for &(resource, soft, hard) in &self.rlimits {
-            setrlimit(resource, soft, hard)
-                .with_context(|| format!("cannot set {resource:?} to {soft}:{hard}"))?;
+            setrlimit(resource, soft, hard).with_context(|| {
+                format!("cannot set {resource:?} to {soft}:{hard} (raising it takes root)")
+            })?;
         }
         user.join_groups()?;
+        // Who may gain privileges by an exec may be filtered by CAP_SYS_ADMIN only, or could fool the
+        // program that gains them (seccomp(2)).
+        let filter = || self.seccomp.as_ref().map_or(Ok(()), Filters::apply);
+        if !self.no_new_privileges {
+            filter()?;
+        }
         security::limit_bounding_set(&self.capabilities)?;
         user.switch()?;
         security::limit_capabilities(&self.capabilities)?;
-        security::no_new_privileges()?; // or else seccomp would need CAP_SYS_ADMIN
-        self.seccomp.as_ref().map_or(Ok(()), Filters::apply)
+        if self.no_new_privileges {
+            security::no_new_privileges()?;
+            filter()?;
+        }
+        Ok(())
         // ANCHOR_END: ex-6.3
     }
     // ANCHOR_END: restrict
+
+    /// The parent's side, while the child waits: how soon it is killed when memory runs out
+    /// (proc_pid_oom_score_adj(5)).
+    pub fn adjust_oom_score(&self, pid: Pid) -> Result<()> {
+        let Some(score) = self.oom_score_adj else { return Ok(()) };
+        fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).with_context(|| {
+            format!("cannot set --oom-score-adj {score}; to lower it takes root (CAP_SYS_RESOURCE)")
+        })
+    }
 
     /// The program, with the terminal for the parent.
     #[must_use]

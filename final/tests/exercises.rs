@@ -94,13 +94,13 @@ fn ex6_1_exec_is_in_the_container_and_its_runtime_is_not(who: Who) {
 }
 
 /// As config.json might describe one.
-fn process(filtered: bool) -> Process {
-    // What each step before the filter calls, the filter takes away.
+fn process(filtered: bool, no_new_privileges: bool) -> Process {
+    // What each step before the filter calls, the filter takes away, if it is to come last.
     let profile = || {
-        let mut profile = profile();
+        let mut profile = profile(&caps::CapsHashSet::new());
         let names = profile["syscalls"][0]["names"].as_array_mut().unwrap();
         let steps = ["capset", "prctl", "prlimit64", "setgroups", "setrlimit"];
-        names.retain(|name| !steps.contains(&name.as_str().unwrap()));
+        names.retain(|name| !no_new_privileges || !steps.contains(&name.as_str().unwrap()));
         profile["defaultErrnoRet"] = libc::ENOSYS.into();
         Filters::compile(&serde_json::from_value(profile).unwrap()).unwrap()
     };
@@ -112,6 +112,8 @@ fn process(filtered: bool) -> Process {
         interactive: false,
         capabilities: parse_capabilities(["CAP_CHOWN", "CAP_KILL", "CAP_SETPCAP"]).unwrap(),
         seccomp: filtered.then(profile),
+        no_new_privileges,
+        oom_score_adj: None,
         rlimits: vec![(Resource::RLIMIT_NOFILE, 100, 200)],
     }
 }
@@ -125,7 +127,7 @@ fn ex6_2_the_ties_to_the_caller_are_cut(_: Who) {
             set_handler(number, libc::SIG_IGN);
         }
         let keyring = session_keyring();
-        expect_ok(process(true).leave_caller(), "all four are cut", look);
+        expect_ok(process(true, true).leave_caller(), "all four are cut", look);
         let dumpable = prctl::get_dumpable().unwrap();
         let but = "it is dumpable: they can open the files that it still has of the host";
         expect(!dumpable, "the container's processes cannot look into this one", but, look);
@@ -163,12 +165,12 @@ fn session_keyring() -> nix::Result<i64> {
 }
 
 fn ex6_3_privileges_are_given_up_for_good(who: Who) {
-    // Also without a filter, as who sets one also sets no_new_privs.
-    for filtered in [true, false] {
-        gives_up(who, filtered, &user(0));
+    for filtered in [false, true] {
+        gives_up(who, filtered, true, &user(0));
     }
+    gives_up(who, true, false, &user(0));
     if who == Who::Root {
-        gives_up(who, false, &user(1234)); // the lab of a plain user has one id
+        gives_up(who, false, true, &user(1234)); // the lab of a plain user has one id
     }
 }
 
@@ -177,7 +179,7 @@ fn user(id: u32) -> User {
     User { uid, gid, groups: vec![gid], asked: false, home: "/".to_owned() }
 }
 
-fn gives_up(who: Who, filtered: bool, user: &User) {
+fn gives_up(who: Who, filtered: bool, no_new_privileges: bool, user: &User) {
     let look = "the order: each step takes a privilege or a system call that a later one gives up";
     apart(|| {
         if who == Who::Root {
@@ -186,7 +188,8 @@ fn gives_up(who: Who, filtered: bool, user: &User) {
         }
         prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
         let output = output();
-        expect_ok(process(filtered).restrict(user), "every step of giving up succeeds", look);
+        let process = process(filtered, no_new_privileges);
+        expect_ok(process.restrict(user), "every step of giving up succeeds", look);
         let groups = getgroups().unwrap();
         if who == Who::Root {
             let but = format!("it is in {groups:?}, and may read what they may");
@@ -222,7 +225,11 @@ fn gives_up(who: Who, filtered: bool, user: &User) {
         ("CapBnd", "0000000000000121", "no exec gets more than the three that it keeps"),
         ("CapPrm", permitted, "user 0 has these three after the exec, and nobody else"),
         ("CapInh", "0000000000000000", "nothing is inherited"),
-        ("NoNewPrivs", "1", "a set-user-ID program gains nothing"),
+        (
+            "NoNewPrivs",
+            if no_new_privileges { "1" } else { "0" },
+            "a set-user-ID program gains nothing, unless it is to",
+        ),
         (
             "Seccomp",
             if filtered { "2" } else { "0" },

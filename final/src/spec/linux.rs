@@ -1,22 +1,29 @@
 //! Its `linux` part.
 
+use anyhow::Result;
+use caps::CapsHashSet;
 use serde_json::{Value, json};
 use step01_namespaces::Namespaces;
 use step03_rootfs::{MASKED_PATHS, READONLY_PATHS};
 
 use super::namespaces;
-use crate::cli::RunArgs;
-use crate::security::profile;
+use crate::cli::{RunArgs, Seccomp};
+use crate::security::{profile, read_profile};
 
 /// Namespaces, limits, and what is hidden and forbidden.
-pub(super) fn linux(args: &RunArgs, new: Namespaces) -> Value {
-    json!({
+pub(super) fn linux(args: &RunArgs, new: Namespaces, capabilities: &CapsHashSet) -> Result<Value> {
+    let hides = args.security.hides_paths();
+    Ok(json!({
         "namespaces": namespaces::list(new),
         "resources": resources(args),
-        "maskedPaths": if args.security.privileged { &[][..] } else { &MASKED_PATHS },
-        "readonlyPaths": if args.security.privileged { &[][..] } else { &READONLY_PATHS },
-        "seccomp": (!args.security.privileged).then(profile),
-    })
+        "maskedPaths": if hides { &MASKED_PATHS[..] } else { &[] },
+        "readonlyPaths": if hides { &READONLY_PATHS[..] } else { &[] },
+        "seccomp": match args.security.seccomp() {
+            Seccomp::File(file) => Some(read_profile(file, capabilities)?),
+            Seccomp::Usual if !args.security.privileged => Some(profile(capabilities)),
+            Seccomp::Usual | Seccomp::Unconfined => None,
+        },
+    }))
 }
 
 fn resources(args: &RunArgs) -> Value {

@@ -93,14 +93,15 @@ impl Request {
 pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Result<Spec> {
     let new = namespaces::new(args, request);
     let hostname = namespaces::hostname(args, request, id)?;
+    let capabilities = process::capabilities(args)?;
     let spec = json!({
         "ociVersion": "1.2.0",
         "hostname": hostname,
         "root": { "path": utf8(rootfs)? },
-        "process": process::process(args, request, &hostname)?,
+        "process": process::process(args, request, &hostname, &capabilities)?,
         "mounts": mounts::mounts(args, request, new)?,
         "annotations": annotations(args, request),
-        "linux": linux::linux(args, new),
+        "linux": linux::linux(args, new, &capabilities)?,
     });
     serde_json::from_value(spec).context("cannot write the container's config.json")
 }

@@ -7,6 +7,7 @@ mod isolation;
 mod limits;
 mod network;
 mod networks;
+mod security;
 mod shared;
 mod terminal;
 mod user;
@@ -24,6 +25,7 @@ use isolation::*;
 use limits::*;
 use network::*;
 use networks::*;
+use security::*;
 use shared::*;
 use terminal::*;
 use user::*;
@@ -80,6 +82,13 @@ static TESTS: &[Test] = &[
     // terminal.rs
     test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
     test!(exec_has_a_terminal_too, [Root, Plain]),
+    // security.rs
+    test!(capabilities_are_added_and_dropped, [Root, LabRoot, Plain]),
+    test!(exec_has_what_the_container_has, [Root, LabRoot, Plain]),
+    test!(a_set_user_id_program_gains_only_if_it_may, [Root]),
+    test!(a_profile_from_a_file_filters_system_calls, [Root, LabRoot, Plain]),
+    test!(each_process_has_its_limits, [Root, LabRoot, Plain]),
+    test!(the_paths_of_the_system_can_be_opened, [Root, LabRoot, Plain]),
     // shared.rs
     test!(the_hosts_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
     test!(another_containers_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),

@@ -109,7 +109,8 @@ pub(super) const EXERCISES: &[Exercise] = &[
                bounding set, which limits what a later exec can gain; it becomes the user; it gives up \
                all capabilities but those of the list; no_new_privs is set; and last, if there is \
                one, the filter of system calls is applied. Why is this the order in which each step \
-               still has what it needs?",
+               still has what it needs? And where no_new_privs is not to be set: when must the filter \
+               come then?",
         hints: [
             "Ask of each step what it takes. setgroups(2), the bounding set and setresuid(2) take a \
              capability each, who is not root any more has none, and the filter takes away system \
@@ -118,19 +119,20 @@ pub(super) const EXERCISES: &[Exercise] = &[
              `self.rlimits` is a list of (resource, soft, hard). Setting one gets a context() that names \
              what could not be done.",
             "Limits, groups, limit_bounding_set, switch, limit_capabilities, no_new_privileges, and the \
-             filter as the very last: it is an Option, and Filters::apply takes a reference.",
+             filter as the very last: it is an Option, and Filters::apply takes a reference. Without \
+             no_new_privs it takes CAP_SYS_ADMIN, so then it comes before the bounding set.",
         ],
         mutants: &[
             Mutant {
                 what: "a set-user-ID program gets everything back",
-                from: "security::no_new_privileges()?; // or else seccomp would need CAP_SYS_ADMIN",
+                from: "security::no_new_privileges()?;",
                 to: "",
                 says: "a set-user-ID program gains nothing",
             },
             Mutant {
                 what: "the filter comes before what it forbids",
                 from: "security::limit_capabilities(&self.capabilities)?;",
-                to: "self.seccomp.as_ref().map_or(Ok(()), Filters::apply)?;\n        security::limit_capabilities(&self.capabilities)?;",
+                to: "filter()?;\n        security::limit_capabilities(&self.capabilities)?;",
                 says: "every step of giving up succeeds",
             },
             Mutant {
@@ -172,7 +174,13 @@ pub(super) const EXERCISES: &[Exercise] = &[
             Mutant {
                 what: "no filter at all",
                 from: "self.seccomp.as_ref().map_or(Ok(()), Filters::apply)",
-                to: "Ok(())",
+                to: "Ok::<(), anyhow::Error>(())",
+                says: "system calls are filtered, if there is a filter",
+            },
+            Mutant {
+                what: "no filter where a program may gain privileges",
+                from: "if !self.no_new_privileges {\n            filter()?;\n        }",
+                to: "",
                 says: "system calls are filtered, if there is a filter",
             },
         ],

@@ -16,7 +16,7 @@ pub use mounts::MountArgs;
 pub use namespaces::{NamespaceArgs, Share};
 pub use network::{Net, NetworkArgs};
 pub use process::{ProcessArgs, parse_env};
-pub use security::SecurityArgs;
+pub use security::{Seccomp, SecurityArgs};
 
 use super::StdioArgs;
 
