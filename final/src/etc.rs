@@ -24,7 +24,10 @@ fn hosts(hostname: &str, address: Option<Ipv4Addr>) -> String {
 ///
 /// systemd-resolved listens on 127.0.0.53 of the host, which in another network namespace is
 /// somebody else: nobody. It keeps the real servers in a second file.
-pub fn resolv_conf(host_network: bool) -> Result<String> {
+///
+/// If a `server` answers for names on the container's network, it is the only one: the host's are for
+/// that one to ask.
+pub fn resolv_conf(host_network: bool, server: Option<Ipv4Addr>) -> Result<String> {
     let read = |path: &str| match fs::read_to_string(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
         text => text.with_context(|| format!("cannot read {path}")),
@@ -32,6 +35,11 @@ pub fn resolv_conf(host_network: bool) -> Result<String> {
     let own = read("/etc/resolv.conf")?;
     if host_network {
         return Ok(own);
+    }
+    if let Some(server) = server {
+        let others = own.lines().filter(|line| !line.starts_with("nameserver"));
+        return Ok(others.flat_map(|line| [line, "\n"]).collect::<String>()
+            + &format!("nameserver {server}\n"));
     }
     let usable = [own, read("/run/systemd/resolve/resolv.conf")?]
         .iter()

@@ -15,7 +15,6 @@ use step02_cgroups::{Cgroup, Limits};
 use step03_rootfs::{Mount, Rootfs};
 
 use crate::cli::Net;
-use crate::etc::resolv_conf;
 use crate::network::{Exposed, Plan};
 use crate::process::Process;
 
@@ -35,6 +34,8 @@ impl Annotation {
     pub const INTERNAL: &str = "io.container-workshop.internal";
     /// Names that the container answers to beside its own, separated by spaces.
     pub const ALIASES: &str = "io.container-workshop.aliases";
+    /// Who answers for names, if that is not whom the host asks.
+    pub const NAMESERVER: &str = "io.container-workshop.nameserver";
     /// The published ports, separated by spaces.
     pub const PUBLISH: &str = "io.container-workshop.publish";
     /// The ports that programs in it are said to listen at, separated by spaces.
@@ -103,7 +104,7 @@ impl Bundle {
             limits: linux::limits(spec)?,
             network: network::plan(spec, &net)?,
             exposed: network::exposed(spec)?,
-            resolv_conf: resolv_conf(net == Net::Host)?,
+            resolv_conf: network::resolv_conf(spec, &net)?,
             net,
             process: process::process(spec)?,
             rootfs: rootfs::rootfs(spec)?,

@@ -6,6 +6,7 @@ use step04_bridge_veth::{Args, parse_link_name};
 
 use super::{Annotation, annotation};
 use crate::cli::Net;
+use crate::etc;
 use crate::network::{self, Exposed, Plan, Wanted};
 
 /// The container's place on a bridge, if it has one.
@@ -15,7 +16,7 @@ pub fn plan(spec: &Spec, net: &Net) -> Result<Option<Plan>> {
     }
     let words = |name| annotation(spec, name).map(str::split_whitespace);
     let plan = Plan {
-        network: net.name().to_owned(),
+        network: net.name(),
         bridge: Args {
             bridge: parse_link_name(annotation(spec, Annotation::BRIDGE)?)?,
             subnet: annotation(spec, Annotation::SUBNET)?.parse()?,
@@ -27,6 +28,12 @@ pub fn plan(spec: &Spec, net: &Net) -> Result<Option<Plan>> {
     };
     network::check(&plan)?;
     Ok(Some(plan))
+}
+
+/// Its /etc/resolv.conf.
+pub fn resolv_conf(spec: &Spec, net: &Net) -> Result<String> {
+    let server = annotation(spec, Annotation::NAMESERVER).ok().map(str::parse).transpose()?;
+    etc::resolv_conf(*net == Net::Host, server)
 }
 
 /// The ports that the container's programs are said to listen at.
