@@ -47,6 +47,12 @@ impl Attachment {
         self.network.configure()
     }
 
+    /// The host's address on the bridge.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.network.gateway()
+    }
+
     /// The container's address.
     #[must_use]
     pub fn address(&self) -> Ipv4Addr {

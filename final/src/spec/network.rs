@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Request;
+use super::{Request, words};
 use crate::bundle::Annotation;
 use crate::cli::RunArgs;
 use crate::network::{Exposed, Wanted};
@@ -29,8 +29,4 @@ pub fn annotations(args: &RunArgs, request: &Request) -> Value {
         annotations[Annotation::IP] = ip.to_string().into();
     }
     annotations
-}
-
-fn words(list: &[impl ToString]) -> String {
-    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
