@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use runtime::cli::{Cli, Verb};
-use runtime::verbs::{exec, gc, kill, ps, rm, run};
+use runtime::verbs::{exec, gc, kill, network, ps, rm, run};
 
 fn main() -> ExitCode {
     let cli: Cli = step01_namespaces::parse();
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Verb::Ps(args) => ps::run(&args),
         Verb::Kill(args) => kill::run(&args),
         Verb::Rm(args) => rm::run(&args),
+        Verb::Network(verb) => network::run(&verb),
         Verb::Gc => gc::run(),
     })
 }

@@ -9,8 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use clap::ValueEnum as _;
+use anyhow::{Context as _, Result, ensure};
 use oci_spec::runtime::Spec;
 use step01_namespaces::{Namespace, Namespaces, see};
 use step02_cgroups::{Cgroup, Limits};
@@ -25,7 +24,7 @@ use crate::process::Process;
 pub struct Annotation;
 
 impl Annotation {
-    /// `bridge`, `none` or `host`.
+    /// `bridge`, `none`, `host`, or a network's name. With a bridge come all the others but its address.
     pub const NETWORK: &str = "io.container-workshop.network";
     /// The bridge's name.
     pub const BRIDGE: &str = "io.container-workshop.bridge";
@@ -33,6 +32,10 @@ impl Annotation {
     pub const SUBNET: &str = "io.container-workshop.subnet";
     /// The container's address, if it is not to be the next free one.
     pub const IP: &str = "io.container-workshop.ip";
+    /// Whether there is no way out: `true` or `false`.
+    pub const INTERNAL: &str = "io.container-workshop.internal";
+    /// Names that the container answers to beside its own, separated by spaces.
+    pub const ALIASES: &str = "io.container-workshop.aliases";
     /// The published ports, separated by spaces.
     pub const PUBLISH: &str = "io.container-workshop.publish";
     /// The ports that programs in it are said to listen at, separated by spaces.
@@ -66,7 +69,7 @@ pub struct Bundle {
     pub hostname: String,
     /// The cgroup's limits.
     pub limits: Limits,
-    /// `bridge`, `none` or `host`.
+    /// Which network.
     pub net: Net,
     /// Its place on a bridge, if it has one.
     pub network: Option<Plan>,
@@ -105,18 +108,18 @@ impl Bundle {
     pub fn new(spec: &Spec) -> Result<Self> {
         let linux = spec.linux().as_ref().context("it has no `linux` part")?;
         let net = annotation(spec, Annotation::NETWORK)?;
-        let net = Net::from_str(net, false).map_err(|_| anyhow!("no network mode {net:?}"))?;
+        let net = Net::parse(net)?;
         Ok(Self {
             namespaces: linux::namespaces(linux)?,
             joins: linux::joins(spec)?,
             hostname: spec.hostname().clone().unwrap_or_default(),
             limits: linux::limits(spec)?,
-            net,
-            network: network::plan(spec, net)?,
+            network: network::plan(spec, &net)?,
             exposed: network::exposed(spec)?,
             sysctl: linux::settings(linux)?,
             hosts: words(spec, Annotation::HOSTS)?,
             resolv_conf: resolv_conf(net == Net::Host, &dns(spec)?)?,
+            net,
             process: process::process(spec)?,
             rootfs: rootfs::rootfs(spec)?,
         })

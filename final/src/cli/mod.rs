@@ -4,10 +4,11 @@ mod options;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use options::{HostDevice, Net, RunArgs, Seccomp, Share, parse_env};
+pub use options::{HostDevice, Net, NetworkArgs, RunArgs, Seccomp, Share, parse_env};
 
 use crate::verbs::exec::ExecArgs;
 use crate::verbs::kill::KillArgs;
+use crate::verbs::network::NetworkVerb;
 use crate::verbs::ps::PsArgs;
 use crate::verbs::rm::RmArgs;
 
@@ -33,6 +34,9 @@ pub enum Verb {
     Kill(KillArgs),
     /// Remove containers
     Rm(RmArgs),
+    /// Networks with a name
+    #[command(subcommand)]
+    Network(NetworkVerb),
     /// Clean up after containers whose runtime was killed
     Gc,
 }

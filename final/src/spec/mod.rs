@@ -17,7 +17,9 @@ use step03_rootfs::Image;
 
 use crate::bundle::Annotation;
 use crate::cli::{Net, RunArgs};
+use crate::network::Config;
 use crate::process::at_terminal;
+use crate::store::Store;
 
 /// What was asked for, with docker's defaults filled in.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct Request {
     pub tty: bool,
     /// Its network.
     pub net: Net,
+    /// What is known about that, if it has a bridge.
+    pub network: Option<Config>,
     /// The namespaces of other containers, with their ids.
     pub joins: Vec<(Namespace, String)>,
 }
@@ -41,7 +45,7 @@ pub struct Request {
 impl Request {
     /// Fills in what was left out: no image means `host`, no command a shell, and a shell that
     /// we sit at is interactive.
-    pub fn new(args: &RunArgs) -> Result<Self> {
+    pub fn new(args: &RunArgs, store: &Store) -> Result<Self> {
         let words: Vec<String> = args
             .image_and_command
             .iter()
@@ -69,16 +73,9 @@ impl Request {
         }
         let sit_at_it = shell && at_terminal();
         let plain_user = !geteuid().is_root();
-        let net = args.network.net.unwrap_or(if plain_user { Net::None } else { Net::Bridge });
-        ensure!(
-            !(plain_user && net == Net::Bridge),
-            "--net bridge needs root: a plain user can make a bridge only in a network namespace \
-             of its own, without a way out; run as root, or in the lab: cargo workshop lab"
-        );
-        ensure!(
-            (args.network.publish.is_empty() && !args.network.publish_all) || net == Net::Bridge,
-            "--publish needs --net bridge: without the bridge there is nothing to translate"
-        );
+        let default = if plain_user { Net::None } else { Net::Bridge };
+        let net = args.network.net.clone().unwrap_or(default);
+        let network = network::find(&args.network, &net, store)?;
         ensure!(
             net != Net::None || args.names.add_host.iter().all(|host| host.address.is_some()),
             "--add-host NAME:host-gateway needs a network on which the host has an address"
@@ -93,6 +90,7 @@ impl Request {
             interactive: args.stdio.interactive || sit_at_it,
             tty: args.stdio.tty || sit_at_it,
             net,
+            network,
             joins: namespaces::joins(args)?,
         };
         let stdin_is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());

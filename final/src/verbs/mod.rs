@@ -3,6 +3,7 @@
 pub mod exec;
 pub mod gc;
 pub mod kill;
+pub mod network;
 pub mod ps;
 pub mod rm;
 pub mod run;
@@ -24,4 +25,17 @@ fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write to the standard output"),
     }
+}
+
+/// Rows with a title, in docker's columns.
+fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; COLUMNS] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    let mut table = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}   "));
+        table += cells.collect::<String>().trim_end();
+        table.push('\n');
+    }
+    table
 }

@@ -8,7 +8,7 @@ use step03_rootfs::Image;
 
 use crate::bundle::Bundle;
 use crate::cli::RunArgs;
-use crate::network::Ports;
+use crate::network::Claim;
 use crate::security::protect_own_program;
 use crate::spec::Request;
 use crate::store::{State, Store, new_id};
@@ -20,9 +20,9 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let signals = Signals::block()?;
 
     // All of it is checked before anything is made.
-    let request = Request::new(args)?;
-    let id = new_id()?;
     let store = Store::open()?;
+    let request = Request::new(args, &store)?;
+    let id = new_id()?;
     let directory = store.bundle_of(&id);
     let rootfs = match &request.image {
         Image::Host => image::host_rootfs(&store)?,
@@ -32,13 +32,10 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let bundle = Bundle::new(&spec)?;
 
     super::gc::sweep_if_needed(&store)?;
-    let ports = match &bundle.network {
-        Some(plan) => Ports::take(&plan.publish, &store)?,
-        None => Ports::default(),
-    };
+    let claim = Claim::take(bundle.network.as_ref(), &store)?;
     let mut state = State::new(id, args.name.clone(), request.image_name, request.command)?;
     state.rm = args.rm;
-    state.ports = ports.shown(&bundle.exposed);
+    state.ports = claim.shown(&bundle.exposed);
     let mut container = store.create(state)?;
     if request.image == Image::Host {
         image::write_host(&store, &rootfs)?;
@@ -51,7 +48,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
              own loopback (--net host shares yours)",
         );
     }
-    let status = create::run(&mut container, &bundle, ports, &signals)?;
+    let status = create::run(&mut container, &bundle, claim, &signals)?;
     // The program has run, and its status is what our caller waits for.
     container.finish(status).unwrap_or_else(|error| warn(&format!("{error:#}")));
     Ok(status)

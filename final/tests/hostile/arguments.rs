@@ -83,6 +83,9 @@ pub fn nonsense_as_a_size_or_name_is_named(_: Who) {
         // networks
         (&["--net", ""], &["--net", "bridge"]),
         (&["--net", escapes], &["--net", "bridge"]),
+        (&["--net", "no/such"], &["--net", "a name"]),
+        (&["--net", "none", "--ip", "10.77.0.2"], &["--ip needs"]),
+        (&["--network-alias", "a b"], &["host name"]),
         (&["--bridge", ""], &["bridge's name"]),
         (&["--bridge", "sixteen-letters-"], &["15 letters"]),
         (&["--bridge", "../../x"], &["bridge's name"]),
@@ -138,8 +141,32 @@ pub fn nonsense_as_a_file_or_flag_is_named(_: Who) {
         (&["--workdir", long_path], &["too long"]),
         (&["--env", ""], &["needs a name"]),
         (&["--env", "=x"], &["needs a name"]),
+        // images
+        (&["no-such-image"], &["no-such-image"]),
+        (&[""], &["no such image"]),
+        (&["/etc/passwd"], &["/etc/passwd is not a directory"]),
+        (&[fifo], &["/fifo is not a directory"]),
+        (&["/dev/null"], &["/dev/null is not a directory"]),
+        (&[dots], &["is not a directory"]),
+        (&[long_path], &["name too long"]),
+        (&[escapes], &["no such image", r"\u{1b}[2J\u{9b}2J\nerror: forged"]),
+        // flags
+        (&["--no-such-flag"], &["--no-such-flag"]),
+        (&["--no-such\n"], &[r"--no-such\n"]),
+        (&[&format!("--{long}")], &["xxx\u{2026}"]),
+        (&["-d"], &["-d"]),
+        (&["--rm", "host"], &["--rm", "cannot be used multiple times"]),
+        (&["--gpus", "all"], &["--gpus"]),
+        (&["-t", "-i"], &["not a terminal"]),
+    ]);
+    fs::remove_file(fifo).unwrap();
+}
+
+pub fn nonsense_as_a_mount_or_right_is_named(_: Who) {
+    let (long, escapes) = (&*long(), ESCAPES);
+    refuse(&[
         // users
-        (&["--user", ""], &["UID[:GID]"]),
+        (&["--user", ""][..], &["UID[:GID]"][..]),
         (&["--user", "1000:"], &["UID[:GID]"]),
         (&["--user", "-1"], &["2147483647"]),
         (&["--user", "4294967295"], &["2147483647"]),
@@ -213,30 +240,14 @@ pub fn nonsense_as_a_file_or_flag_is_named(_: Who) {
         (&["--ulimit", escapes], &["NAME=SOFT"]),
         (&["--oom-score-adj", "1001"], &["--oom-score-adj", "1000"]),
         (&["--oom-score-adj", "-x"], &["-x"]),
-        // images
-        (&["no-such-image"], &["no-such-image"]),
-        (&[""], &["no such image"]),
-        (&["/etc/passwd"], &["/etc/passwd is not a directory"]),
-        (&[fifo], &["/fifo is not a directory"]),
-        (&["/dev/null"], &["/dev/null is not a directory"]),
-        (&[dots], &["is not a directory"]),
-        (&[long_path], &["name too long"]),
-        (&[escapes], &["no such image", r"\u{1b}[2J\u{9b}2J\nerror: forged"]),
-        // flags
-        (&["--no-such-flag"], &["--no-such-flag"]),
-        (&["--no-such\n"], &[r"--no-such\n"]),
-        (&[&format!("--{long}")], &["xxx\u{2026}"]),
-        (&["-d"], &["-d"]),
-        (&["--rm", "host"], &["--rm", "cannot be used multiple times"]),
-        (&["--gpus", "all"], &["--gpus"]),
-        (&["-t", "-i"], &["not a terminal"]),
     ]);
-    fs::remove_file(fifo).unwrap();
 }
 
 pub fn nonsense_for_a_bridge_is_named(_: Who) {
     refuse(&[
         (&["--bridge", "lo"][..], &["lo", "not ours", "--bridge"][..]),
+        (&["--net", "bridge", "--network-alias", "web"], &["--network-alias", "network create"]),
+        (&["--net", "no-such"], &["no such network: no-such", "network create"]),
         (&["--subnet", "127.0.0.0/8"], &["--subnet", "127.0.0.0/8"]),
         (&["--subnet", "0.0.0.0/8"], &["--subnet", "0.0.0.0/8"]),
         (&["--subnet", "224.0.0.0/24"], &["--subnet", "224.0.0.0/24"]),
@@ -330,6 +341,21 @@ pub fn nonsense_for_the_other_verbs_is_named(_: Who) {
         (&["rm", "-f", "no-such"], 1, &["no such container: no-such"]),
         (&["rm", "-f", "/"], 1, &["no such container"]),
         (&["gc", "now"], 125, &["now"]),
+        (&["network"], 125, &["create", "prune"]),
+        (&["network", "create"], 125, &["NAME"]),
+        (&["network", "create", ""], 125, &["a network's name"]),
+        (&["network", "create", "host"], 125, &["is not bridge, host"]),
+        (&["network", "create", "../x"], 125, &["a network's name"]),
+        (&["network", "create", escapes], 125, &["a network's name", r"\u{9b}2J\nerror"]),
+        (&["network", "create", long], 125, &["128"]),
+        (&["network", "create", "--subnet", "10.0.0.1/24", "x"], 125, &["10.0.0.0/24"]),
+        (&["network", "create", "--subnet", "127.0.0.0/8", "x"], 125, &["not for hosts"]),
+        (&["network", "create", "--driver", "macvlan", "x"], 125, &["--driver"]),
+        (&["network", "ls", "--format", "yaml"], 125, &["yaml", "json"]),
+        (&["network", "inspect", ""], 1, &["no such network"]),
+        (&["network", "inspect", "../containers/x"], 1, &["no such network"]),
+        (&["network", "rm", "none"], 1, &["always there"]),
+        (&["network", "rm", escapes], 1, &["no such network", r"\u{1b}[2J"]),
     ] {
         check(&words, &final_(words), status, named);
     }

@@ -7,6 +7,7 @@ mod files;
 mod isolation;
 mod limits;
 mod network;
+mod networks;
 mod security;
 mod shared;
 mod terminal;
@@ -26,6 +27,7 @@ use files::*;
 use isolation::*;
 use limits::*;
 use network::*;
+use networks::*;
 use security::*;
 use shared::*;
 use terminal::*;
@@ -79,6 +81,12 @@ static TESTS: &[Test] = &[
     test!(host_and_none_are_what_they_say, [Root, LabRoot, Plain]),
     test!(eight_at_once_share_a_bridge, [Root, LabRoot]),
     test!(a_plain_user_has_no_bridge, [Plain]),
+    // networks.rs
+    test!(a_network_is_made_listed_shown_and_removed, [Root, LabRoot]),
+    test!(each_network_has_a_subnet_of_its_own, [Root, LabRoot]),
+    test!(two_networks_are_closed_to_each_other, [Root, LabRoot]),
+    test!(an_internal_network_has_no_way_out, [Root, LabRoot]),
+    test!(a_network_survives_who_is_killed, [Root, LabRoot]),
     // terminal.rs
     test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
     test!(exec_has_a_terminal_too, [Root, Plain]),
