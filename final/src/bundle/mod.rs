@@ -7,6 +7,7 @@ mod rootfs;
 
 use std::fs;
 use std::path::Path;
+use std::str::FromStr;
 
 use anyhow::{Context as _, Result, ensure};
 use oci_spec::runtime::Spec;
@@ -15,6 +16,7 @@ use step02_cgroups::{Cgroup, Limits};
 use step03_rootfs::{Mount, Rootfs};
 
 use crate::cli::Net;
+use crate::etc::{Host, resolv_conf};
 use crate::network::{Exposed, Plan};
 use crate::process::Process;
 
@@ -46,6 +48,14 @@ impl Annotation {
     pub const USER: &str = "io.container-workshop.user";
     /// More groups of theirs, separated by spaces.
     pub const GROUPS: &str = "io.container-workshop.groups";
+    /// Lines of /etc/hosts, as NAME=IP, separated by spaces.
+    pub const HOSTS: &str = "io.container-workshop.hosts";
+    /// Name servers, in place of the host's.
+    pub const DNS: &str = "io.container-workshop.dns";
+    /// Domains that complete a name, in place of the host's.
+    pub const DNS_SEARCH: &str = "io.container-workshop.dns-search";
+    /// Options of resolv.conf, in place of the host's.
+    pub const DNS_OPTIONS: &str = "io.container-workshop.dns-options";
     /// Namespaces of other containers, as KIND=ID, separated by spaces. OCI would have a path, but it
     /// is another one whenever the other container, or this one, is started again.
     pub const JOIN: &str = "io.container-workshop.join";
@@ -67,6 +77,10 @@ pub struct Bundle {
     pub network: Option<Plan>,
     /// The ports that programs in it are said to listen at.
     pub exposed: Vec<Exposed>,
+    /// Settings of its namespaces.
+    pub sysctl: Vec<(String, String)>,
+    /// The names that the user adds.
+    pub hosts: Vec<Host>,
     /// The container's /etc/resolv.conf.
     pub resolv_conf: String,
     /// Its first process.
@@ -104,7 +118,9 @@ impl Bundle {
             limits: linux::limits(spec)?,
             network: network::plan(spec, &net)?,
             exposed: network::exposed(spec)?,
-            resolv_conf: network::resolv_conf(spec, &net)?,
+            sysctl: linux::settings(linux)?,
+            hosts: words(spec, Annotation::HOSTS)?,
+            resolv_conf: resolv_conf(net == Net::Host, &network::dns(spec, &net)?)?,
             net,
             process: process::process(spec)?,
             rootfs: rootfs::rootfs(spec)?,
@@ -149,6 +165,12 @@ impl Bundle {
         let writable = |m: &Mount| m.kind == "cgroup2" && !m.options.iter().any(|o| o == "ro");
         self.namespaces.contains(Namespace::Cgroup) && self.rootfs.mounts.iter().any(writable)
     }
+}
+
+/// What the words of an annotation say that need not be there.
+fn words<T: FromStr<Err: Into<anyhow::Error>>>(spec: &Spec, name: &str) -> Result<Vec<T>> {
+    let text = annotation(spec, name).unwrap_or_default();
+    text.split_whitespace().map(|word| word.parse().map_err(Into::into)).collect()
 }
 
 fn annotation<'s>(spec: &'s Spec, name: &str) -> Result<&'s str> {

@@ -1,12 +1,14 @@
 //! The part of config.json that is about the network.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
 use oci_spec::runtime::Spec;
 use step04_bridge_veth::{Args, parse_link_name};
 
-use super::{Annotation, annotation};
+use super::{Annotation, annotation, words};
 use crate::cli::Net;
-use crate::etc;
+use crate::etc::Dns;
 use crate::network::{self, Exposed, Plan, Wanted};
 
 /// The container's place on a bridge, if it has one.
@@ -14,7 +16,6 @@ pub fn plan(spec: &Spec, net: &Net) -> Result<Option<Plan>> {
     if !net.is_bridge() {
         return Ok(None);
     }
-    let words = |name| annotation(spec, name).map(str::split_whitespace);
     let plan = Plan {
         network: net.name(),
         bridge: Args {
@@ -23,17 +24,27 @@ pub fn plan(spec: &Spec, net: &Net) -> Result<Option<Plan>> {
             ip: annotation(spec, Annotation::IP).ok().map(str::parse).transpose()?,
         },
         internal: annotation(spec, Annotation::INTERNAL)? == "true",
-        aliases: words(Annotation::ALIASES)?.map(str::to_owned).collect(),
+        aliases: words(spec, Annotation::ALIASES)?,
+        dns: words(spec, Annotation::DNS)?,
         publish: each(spec, Annotation::PUBLISH, Wanted::parse)?,
     };
     network::check(&plan)?;
     Ok(Some(plan))
 }
 
-/// Its /etc/resolv.conf.
-pub fn resolv_conf(spec: &Spec, net: &Net) -> Result<String> {
-    let server = annotation(spec, Annotation::NAMESERVER).ok().map(str::parse).transpose()?;
-    etc::resolv_conf(*net == Net::Host, server)
+/// How it resolves names. Where a server of the network answers for them, that is the only one, and
+/// asks those that the user wants.
+pub fn dns(spec: &Spec, net: &Net) -> Result<Dns> {
+    let mut dns = Dns {
+        servers: words(spec, Annotation::DNS)?,
+        search: words(spec, Annotation::DNS_SEARCH)?,
+        options: words(spec, Annotation::DNS_OPTIONS)?,
+    };
+    if net.is_bridge() || dns.servers.is_empty() {
+        let own: Vec<IpAddr> = words(spec, Annotation::NAMESERVER)?;
+        dns.servers = if own.is_empty() { dns.servers } else { own };
+    }
+    Ok(dns)
 }
 
 /// The ports that the container's programs are said to listen at.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,8 @@ pub struct Endpoint {
     pub name: String,
     /// Other names that it answers to.
     pub aliases: Vec<String>,
+    /// Whom the network's name server asks for it, if not whom the host asks.
+    pub dns: Vec<IpAddr>,
     /// Its first process: while that is there, the container is.
     pub process: Process,
 }

@@ -19,7 +19,7 @@ pub mod ports;
 pub mod rules;
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
@@ -47,6 +47,8 @@ pub struct Plan {
     pub internal: bool,
     /// Names that the container answers to, beside its own.
     pub aliases: Vec<String>,
+    /// Whom the network's name server asks for it, if not whom the host asks.
+    pub dns: Vec<IpAddr>,
     /// The ports to be reachable from outside.
     pub publish: Vec<Wanted>,
 }
@@ -122,6 +124,7 @@ impl Attachment {
             id: state.id.clone(),
             name: state.name.clone(),
             aliases: self.plan.aliases.clone(),
+            dns: self.plan.dns.clone(),
             process: Process::of(pid)?,
         };
         self.member.publish(&endpoint)
@@ -142,6 +145,12 @@ impl Attachment {
             rt.set_up(eth0.index)
         };
         configure().map_err(|e| explain("veth", "cannot configure eth0 in the container", &e))
+    }
+
+    /// The host's address on the bridge.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.network.gateway()
     }
 
     /// The container's address.

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -111,7 +111,8 @@ impl Names {
                     match self.verdict(&question[..len], client) {
                         Verdict::Answer(answer) => drop(udp.send_to(&answer, client)),
                         Verdict::Forward if waiting.len() < MOST_WAITING => {
-                            waiting.extend(Waiting::start(&question[..len], client));
+                            let servers = self.servers_for(client);
+                            waiting.extend(Waiting::start(&question[..len], client, servers));
                         }
                         _ => {}
                     }
@@ -157,6 +158,15 @@ impl Names {
         }
     }
 
+    /// Whom to ask for this client.
+    fn servers_for(&self, client: SocketAddr) -> Vec<SocketAddr> {
+        let all = Endpoint::noted(&self.bridge).unwrap_or_default();
+        let own = all.into_iter().find(|(address, _)| client.ip() == *address);
+        let own = own.map(|(_, endpoint)| endpoint.dns).filter(|dns| !dns.is_empty());
+        let servers = own.unwrap_or_else(hosts_servers).into_iter();
+        servers.map(|address| SocketAddr::new(address, PORT)).collect()
+    }
+
     /// Questions by TCP, each behind its length: for answers that are too long for a datagram.
     fn converse(&self, mut stream: TcpStream, client: SocketAddr) -> std::io::Result<()> {
         stream.set_nonblocking(false)?;
@@ -166,7 +176,7 @@ impl Names {
             let question = read_one(&mut stream)?;
             let answer = match self.verdict(&question, client) {
                 Verdict::Answer(answer) => answer,
-                Verdict::Forward => ask_by_tcp(&question)?,
+                Verdict::Forward => ask_by_tcp(&question, &self.servers_for(client))?,
                 Verdict::Ignore => return Ok(()),
             };
             write_one(&mut stream, &answer)?;
@@ -205,8 +215,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn start(question: &[u8], client: SocketAddr) -> Option<Self> {
-        let mut others = servers();
+    fn start(question: &[u8], client: SocketAddr, mut others: Vec<SocketAddr>) -> Option<Self> {
         others.reverse();
         let socket = ask_next(question, &mut others)?;
         let deadline = Instant::now() + PATIENCE;
@@ -246,7 +255,7 @@ fn ask_next(question: &[u8], servers: &mut Vec<SocketAddr>) -> Option<UdpSocket>
     std::iter::from_fn(|| servers.pop()).find_map(|server| ask(server).ok())
 }
 
-fn ask_by_tcp(question: &[u8]) -> std::io::Result<Vec<u8>> {
+fn ask_by_tcp(question: &[u8], servers: &[SocketAddr]) -> std::io::Result<Vec<u8>> {
     let ask = |server: &SocketAddr| -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(server, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -254,7 +263,7 @@ fn ask_by_tcp(question: &[u8]) -> std::io::Result<Vec<u8>> {
         write_one(&mut stream, question)?;
         read_one(&mut stream)
     };
-    let answer = servers().iter().find_map(|server| ask(server).ok());
+    let answer = servers.iter().find_map(|server| ask(server).ok());
     answer.ok_or_else(|| std::io::Error::other("nobody answers"))
 }
 
@@ -271,12 +280,9 @@ fn write_one(stream: &mut TcpStream, message: &[u8]) -> std::io::Result<()> {
 }
 
 /// The host's servers, as they are now. Unlike a container we also reach those on loopback.
-fn servers() -> Vec<SocketAddr> {
+fn hosts_servers() -> Vec<IpAddr> {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let address = |line: &str| {
-        let address = line.strip_prefix("nameserver")?.trim().parse().ok()?;
-        Some(SocketAddr::new(address, PORT))
-    };
+    let address = |line: &str| line.strip_prefix("nameserver")?.trim().parse().ok();
     text.lines().filter_map(address).collect()
 }
 

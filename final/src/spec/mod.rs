@@ -58,8 +58,17 @@ impl Request {
                 anyhow::anyhow!("config.json is UTF-8, and {} is not", word.display())
             })?;
         let image_name = words.first().map_or("host", String::as_str);
-        let image = Image::parse(image_name)?;
+        let image = if args.mounts.rootfs && image_name == "host" {
+            Image::parse("./host")?
+        } else {
+            Image::parse(image_name)?
+        };
         let mut command: Vec<_> = words.iter().skip(1).cloned().collect();
+        match args.process.entrypoint.as_deref() {
+            None => {}
+            Some("") => ensure!(!command.is_empty(), "with --entrypoint \"\" COMMAND is needed"),
+            Some(program) => command.insert(0, program.to_owned()),
+        }
         let shell = command.is_empty();
         if shell {
             let bash = image == Image::Host && Path::new("/usr/bin/bash").exists();
@@ -71,6 +80,10 @@ impl Request {
         let net = args.network.net.clone().unwrap_or(default);
         let network = network::find(&args.network, &net, store)?;
         let nameserver = network::nameserver(&net, network.as_ref(), store)?;
+        ensure!(
+            net != Net::None || args.names.add_host.iter().all(|host| host.address.is_some()),
+            "--add-host NAME:host-gateway needs a network on which the host has an address"
+        );
         if args.limits.cgroup_rw {
             step02_cgroups::check_delegation().context("--cgroup-rw cannot be had")?;
         }
@@ -102,7 +115,7 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
     let spec = json!({
         "ociVersion": "1.2.0",
         "hostname": hostname,
-        "root": { "path": utf8(rootfs)? },
+        "root": { "path": utf8(rootfs)?, "readonly": args.mounts.read_only },
         "process": process::process(args, request, &hostname, &capabilities)?,
         "mounts": mounts::mounts(args, request, new)?,
         "annotations": annotations(args, request),
@@ -116,10 +129,19 @@ fn annotations(args: &RunArgs, request: &Request) -> Value {
     let mut annotations = network::annotations(args, request);
     annotations[Annotation::INTERACTIVE] = request.interactive.to_string().into();
     annotations[Annotation::USER] = args.process.user.as_deref().unwrap_or_default().into();
+    let names = &args.names;
+    annotations[Annotation::HOSTS] = words(&names.add_host).into();
+    annotations[Annotation::DNS] = words(&names.dns).into();
+    annotations[Annotation::DNS_SEARCH] = names.dns_search.join(" ").into();
+    annotations[Annotation::DNS_OPTIONS] = names.dns_option.join(" ").into();
     let joins = request.joins.iter().map(|(kind, id)| format!("{}={id}", kind.name()));
     annotations[Annotation::JOIN] = joins.collect::<Vec<_>>().join(" ").into();
     annotations[Annotation::GROUPS] = args.process.group_add.join(" ").into();
     annotations
+}
+
+fn words(list: &[impl ToString]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// A path as text. It may be where a link leads, and so not as it was on the command line.

@@ -7,7 +7,7 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use step04_bridge_veth::Cidr;
 
-use super::Request;
+use super::{Request, words};
 use crate::bundle::{Annotation, Bundle};
 use crate::cli::{Net, NetworkArgs, RunArgs};
 use crate::network::{Config, Exposed, Networks, Wanted};
@@ -116,8 +116,4 @@ fn publish(args: &NetworkArgs, exposed: &[Exposed]) -> Vec<Wanted> {
         }
     }
     publish
-}
-
-fn words(list: &[impl ToString]) -> String {
-    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }

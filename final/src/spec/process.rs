@@ -23,7 +23,8 @@ pub(super) fn process(
     if request.tty {
         env.push(format!("TERM={}", std::env::var("TERM").as_deref().unwrap_or("xterm")));
     }
-    for variable in args.process.env.iter().filter(|variable| !variable.is_empty()) {
+    let files = args.process.env_file.iter().flat_map(|file| &file.0);
+    for variable in files.chain(&args.process.env).filter(|variable| !variable.is_empty()) {
         let name = variable.split_once('=').map_or(variable.as_str(), |(name, _)| name);
         env.retain(|other| other.split_once('=').is_none_or(|(n, _)| n != name));
         env.push(variable.clone());

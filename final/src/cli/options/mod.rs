@@ -2,6 +2,7 @@
 
 mod limits;
 mod mounts;
+mod names;
 mod namespaces;
 mod network;
 mod process;
@@ -12,7 +13,8 @@ use std::ffi::OsString;
 use clap::Args;
 
 pub use limits::LimitArgs;
-pub use mounts::MountArgs;
+pub use mounts::{HostDevice, MountArgs};
+pub use names::NameArgs;
 pub use namespaces::{NamespaceArgs, Share};
 pub use network::{Net, NetworkArgs};
 pub use process::{ProcessArgs, parse_env};
@@ -43,6 +45,10 @@ pub struct RunArgs {
     /// Which network.
     #[command(flatten)]
     pub network: NetworkArgs,
+
+    /// Who knows which names.
+    #[command(flatten)]
+    pub names: NameArgs,
 
     /// Which namespaces are shared.
     #[command(flatten)]
