@@ -19,7 +19,6 @@ pub enum Verdict {
     Ignore,
 }
 
-
 /// Decides about a question. `addresses` are those of a name in small letters, `name_of` is the name
 /// of who has an address.
 pub fn decide(
@@ -105,7 +104,12 @@ mod tests {
     fn ask(name: &str, kind: TYPE) -> Verdict {
         let mut packet = Packet::new_query(7);
         let class = QCLASS::CLASS(CLASS::IN);
-        packet.questions.push(Question::new(Name::new_unchecked(name), QTYPE::TYPE(kind), class, false));
+        packet.questions.push(Question::new(
+            Name::new_unchecked(name),
+            QTYPE::TYPE(kind),
+            class,
+            false,
+        ));
         let addresses = |name: &str| if name == "web" { vec![WEB] } else { Vec::new() };
         let name_of = |address| (address == WEB).then(|| "web".to_owned());
         decide(&packet.build_bytes_vec().unwrap(), addresses, name_of)

@@ -246,7 +246,8 @@ impl Waiting {
 /// Asks the last of these servers that can be asked.
 fn ask_next(question: &[u8], servers: &mut Vec<SocketAddr>) -> Option<UdpSocket> {
     let ask = |server: SocketAddr| -> std::io::Result<UdpSocket> {
-        let any: SocketAddr = if server.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+        let any: SocketAddr =
+            if server.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
         let socket = UdpSocket::bind(any)?;
         socket.connect(server)?;
         socket.set_nonblocking(true)?;
@@ -319,7 +320,10 @@ fn noted(pool: &Pool) -> Result<Option<Process>> {
     match fs::read(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         // Who was killed while he wrote it has left less.
-        text => Ok(serde_json::from_slice(&text.with_context(|| format!("cannot read {}", path.display()))?).ok()),
+        text => Ok(serde_json::from_slice(
+            &text.with_context(|| format!("cannot read {}", path.display()))?,
+        )
+        .ok()),
     }
 }
 

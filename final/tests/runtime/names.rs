@@ -66,9 +66,9 @@ pub fn containers_find_each_other_by_name(_: Who) {
 
 /// A question for the address of a name: number 7, recursion desired.
 fn question(name: &str) -> Vec<u8> {
-    let labels = name.split('.').flat_map(|label| {
-        [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat()
-    });
+    let labels = name
+        .split('.')
+        .flat_map(|label| [&[u8::try_from(label.len()).unwrap()], label.as_bytes()].concat());
     let head = [0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     head.into_iter().chain(labels).chain([0, 0, 1, 0, 1]).collect()
 }
@@ -79,7 +79,8 @@ fn inside<T: Send>(container: &str, work: impl FnOnce() -> T + Send) -> T {
     let files = all.filter_map(|pool| fs::read_dir(pool.path()).ok()).flatten();
     let texts = files.filter_map(|file| fs::read_to_string(file.ok()?.path()).ok());
     let mut endpoints = texts.filter_map(|text| serde_json::from_str::<Value>(&text).ok());
-    let endpoint = endpoints.find(|endpoint| endpoint["name"] == container && endpoint["aliases"].is_array());
+    let endpoint =
+        endpoints.find(|endpoint| endpoint["name"] == container && endpoint["aliases"].is_array());
     let pid = endpoint.unwrap()["process"]["pid"].clone();
     let network = fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
     scope(|scope| {
@@ -148,6 +149,16 @@ pub fn other_questions_go_to_whom_the_host_asks(_: Who) {
     drop(stream);
 
     // Where there is no way out, there is none for questions.
+    // Who wants others asks others.
+    let picky = start("picky", &["--net", "blue", "--dns", "127.0.0.3"], &["sleep", "1000"]);
+    let resolv = final_(&["exec", "picky", "cat", "/etc/resolv.conf"]).stdout;
+    assert!(resolv.contains("nameserver 10.77.1.1\n") && !resolv.contains("127.0.0.3"), "{resolv}");
+    silent.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    while silent.recv(&mut buffer).is_ok() {}
+    assert!(ask("picky", "10.77.1.1", &question("www.example.org")).ends_with(b"!"));
+    assert!(silent.recv(&mut buffer).is_err(), "the host's server was asked");
+    stop("picky", picky);
+
     let two = start("two", &["--net", "inside"], &["sleep", "1000"]);
     let answer = ask("two", "10.77.2.1", &question("www.example.org"));
     assert_eq!((answer[..2].to_vec(), answer[3] & 0xf), (vec![0, 7], 5), "{answer:?}");
@@ -234,14 +245,17 @@ pub fn a_name_server_is_small_and_idle(_: Who) {
         let stat = read(format!("/proc/{pid}/stat"));
         let words: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
         let switches = read(format!("/proc/{pid}/status"));
-        let switches = switches.lines().find(|line| line.starts_with("voluntary")).unwrap().to_owned();
+        let switches =
+            switches.lines().find(|line| line.starts_with("voluntary")).unwrap().to_owned();
         (words[11].to_owned(), words[12].to_owned(), switches)
     };
     let before = time();
     sleep(Duration::from_secs(2));
     assert_eq!(time(), before, "it does something though nobody asks");
     println!("the name server has {} KiB of its own", private());
-    assert!(private() < 1024, "{} KiB", private());
+    // An unoptimized program has more that the loader has to write into.
+    let most = if cfg!(debug_assertions) { 2048 } else { 1024 };
+    assert!(private() < most, "{} KiB", private());
     // Of who has started it, it has nothing: no file, no lock.
     let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     assert_eq!(files, 5, "input, output, errors, and two sockets");
@@ -257,7 +271,10 @@ pub fn a_network_can_be_another_containers(_: Who) {
         let options = [&["--net", "container:web", "-v", &volume], options].concat();
         script(&options, text)
     };
-    let seen = inside(&[], "hostname; tail -n 1 /etc/hosts; cat /etc/resolv.conf; /probe @get 127.0.0.1:80");
+    let seen = inside(
+        &[],
+        "hostname; tail -n 1 /etc/hosts; cat /etc/resolv.conf; /probe @get 127.0.0.1:80",
+    );
     let lines: Vec<_> = seen.stdout.lines().collect();
     let name = final_(&["exec", "web", "hostname"]).stdout;
     assert_eq!(lines[0], name.trim(), "{seen:?}");
@@ -282,7 +299,9 @@ pub fn a_network_can_be_another_containers(_: Who) {
     stop("web", server);
     assert!(get(&format!("{UPLINK}:8080"), "/").starts_with("error"));
     stop("guest", guest);
-    for (net, why) in [("container:web", "no such container: web"), ("container:", "no such container")] {
+    for (net, why) in
+        [("container:web", "no such container: web"), ("container:", "no such container")]
+    {
         let refused = script(&["--net", net], "true");
         assert_eq!(refused.status, Some(125), "{refused:?}");
         assert!(refused.stderr.contains(why), "{refused:?}");
