@@ -65,6 +65,7 @@ static TESTS: &[Test] = &[
     test!(too_much_memory_is_killed_and_reported, [Root, Plain], Limits),
     test!(processor_time_is_limited, [Root, Plain], Limits),
     test!(processes_are_limited, [Root, Plain], Limits),
+    test!(the_kernel_has_dockers_other_limits, [Root, Plain], Limits),
     test!(an_undelegated_limit_is_an_error, [LabRoot, Plain], NoLimits),
     test!(the_container_sees_its_own_cgroup_only, [Root, Plain], Version2),
     test!(a_cgroup_of_its_own_is_for_it_to_divide, [Root, Plain], Version2),
