@@ -2,13 +2,20 @@
 
 pub mod exec;
 pub mod gc;
+pub mod images;
+pub mod import;
 pub mod kill;
+pub mod load;
 pub mod network;
 pub mod ps;
 pub mod rm;
+pub mod rmi;
 pub mod run;
+pub mod save;
+pub mod tag;
 
 use std::io::{ErrorKind, Write as _, stdout};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Error, Result};
 use step01_namespaces::Failure;
@@ -38,4 +45,10 @@ fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
         table.push('\n');
     }
     table
+}
+
+/// How long ago that is (seconds since 1970), in docker's words.
+fn age(then: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    format!("{} ago", ps::since(now.saturating_sub(then)))
 }

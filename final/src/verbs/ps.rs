@@ -67,7 +67,7 @@ fn row(container: &Container) -> [String; 7] {
 }
 
 /// A time span in docker's words.
-fn since(seconds: u64) -> String {
+pub(super) fn since(seconds: u64) -> String {
     let count =
         |number, unit: &str| format!("{number} {unit}{}", if number == 1 { "" } else { "s" });
     match seconds {

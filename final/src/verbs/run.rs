@@ -4,7 +4,6 @@ use anyhow::Result;
 use colored::Colorize as _;
 use nix::unistd::geteuid;
 use step01_namespaces::{Signals, say, warn};
-use step03_rootfs::Image;
 
 use crate::bundle::Bundle;
 use crate::cli::RunArgs;
@@ -12,7 +11,7 @@ use crate::network::Claim;
 use crate::security::protect_own_program;
 use crate::spec::Request;
 use crate::store::{State, Store, new_id};
-use crate::{create, image, spec};
+use crate::{create, spec};
 
 /// Flags + image -> bundle -> a container's whole life; returns its exit status.
 pub fn run(args: &RunArgs) -> Result<u8> {
@@ -24,22 +23,19 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let request = Request::new(args, &store)?;
     let id = new_id()?;
     let directory = store.bundle_of(&id);
-    let rootfs = match &request.image {
-        Image::Host => image::host_rootfs(&store)?,
-        Image::Directory(path) => path.clone(),
-    };
+    let rootfs = request.base.root(&store)?;
     let spec = spec::build(args, &request, &id, &rootfs)?;
     let bundle = Bundle::new(&spec)?;
 
     super::gc::sweep_if_needed(&store)?;
     let claim = Claim::take(bundle.network.as_ref(), &store)?;
-    let mut state = State::new(id, args.name.clone(), request.image_name, request.command)?;
+    let base = request.base;
+    let mut state = State::new(id, args.name.clone(), base.name.clone(), request.command)?;
+    state.image_id.clone_from(&base.id);
     state.rm = args.rm;
     state.ports = claim.shown(&bundle.exposed);
     let mut container = store.create(state)?;
-    if request.image == Image::Host {
-        image::write_host(&store, &rootfs)?;
-    }
+    base.provide(&store)?;
     Bundle::save(&directory, &spec)?;
     if !geteuid().is_root() && args.network.net.is_none() {
         say(
