@@ -8,6 +8,7 @@ mod isolation;
 mod limits;
 mod network;
 mod networks;
+mod pid1;
 mod security;
 mod shared;
 mod terminal;
@@ -28,6 +29,7 @@ use isolation::*;
 use limits::*;
 use network::*;
 use networks::*;
+use pid1::*;
 use security::*;
 use shared::*;
 use terminal::*;
@@ -91,6 +93,13 @@ static TESTS: &[Test] = &[
     // terminal.rs
     test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
     test!(exec_has_a_terminal_too, [Root, Plain]),
+    // pid1.rs
+    test!(an_init_is_in_front_of_the_program, [Root, LabRoot, Plain]),
+    test!(an_init_passes_on_signals, [Root, LabRoot, Plain]),
+    test!(an_init_waits_for_orphans, [Root, Plain]),
+    test!(an_init_leaves_the_terminal_to_the_program, [Root, LabRoot, Plain]),
+    test!(an_init_knows_nothing_of_the_caller, [Root, LabRoot, Plain]),
+    test!(an_init_dies_with_the_runtime, [Root, Plain]),
     // security.rs
     test!(capabilities_are_added_and_dropped, [Root, LabRoot, Plain]),
     test!(exec_has_what_the_container_has, [Root, LabRoot, Plain]),
