@@ -26,7 +26,7 @@ pub fn run(
     let join = Join::of_containers(&bundle.joins)?;
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
     bundle.check_end(&cgroup)?;
-    let mut network = match &bundle.network {
+    let network = match &bundle.network {
         Some(plan) => Some(Attachment::make(plan, bundle.namespaces, claim)?),
         None => None,
     };
@@ -42,7 +42,7 @@ pub fn run(
     // While the child waits for Go: what can only be done from outside.
     child.map_ids()?;
     bundle.process.adjust_oom_score(child.pid())?;
-    if let Some(network) = &mut network {
+    if let Some(network) = &network {
         network.plug(child.pid(), &container.state)?;
     }
     let terminal = child.go()?;
