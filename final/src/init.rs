@@ -11,7 +11,7 @@ use step04_bridge_veth::loopback_up;
 use crate::bundle::Bundle;
 use crate::join::Join;
 use crate::network::{Attachment, own_address};
-use crate::{etc, sysctl, terminal};
+use crate::{etc, pid1, sysctl, terminal};
 
 /// Turns this process, alone in its new namespaces, into the container's first one.
 ///
@@ -52,6 +52,9 @@ pub fn init(
     }
     bundle.rootfs.make_read_only(&root)?;
     process.restrict(&user)?;
+    if bundle.init {
+        pid1::stay_in_front(process.terminal)?;
+    }
     Ok(process.command(&user, terminal))
 }
 // ANCHOR_END: init

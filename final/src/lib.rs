@@ -11,6 +11,7 @@
 //! | [`bundle`] | config.json -> what the steps need to know |
 //! | [`create`] | the life cycle, the parent's side, in order |
 //! | [`init`] | the life cycle, the child's side, in order |
+//! | [`pid1`] | `--init`: a first process that waits for orphans and passes on signals |
 //! | [`process`] | how a process becomes one of the container's: for `init` and for `exec` |
 //! | [`join`] | namespaces of others: for `exec`, and to share some |
 //! | [`security`] | capabilities, seccomp, rlimits, keyring |
@@ -30,6 +31,7 @@ pub mod image;
 pub mod init;
 pub mod join;
 pub mod network;
+pub mod pid1;
 pub mod process;
 pub mod security;
 pub mod spec;

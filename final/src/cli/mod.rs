@@ -4,7 +4,7 @@ mod options;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use options::{HostDevice, Net, NetworkArgs, RunArgs, Seccomp, Share, parse_env};
+pub use options::{HostDevice, LimitArgs, Net, NetworkArgs, RunArgs, Seccomp, Share, parse_env};
 
 use crate::verbs::exec::ExecArgs;
 use crate::verbs::images::ImagesArgs;
