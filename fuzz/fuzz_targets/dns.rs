@@ -9,7 +9,7 @@ use runtime::network::dns::{Verdict, decide, refuse};
 
 fuzz_target!(|question: &[u8]| {
     let web = Ipv4Addr::new(10, 77, 1, 2);
-    let addresses = |name: &str| if name == "web" { vec![web; 30] } else { Vec::new() };
+    let addresses = |name: &str| if name == "web" { vec![(web, Some(web.to_ipv6_mapped())); 30] } else { Vec::new() };
     let name_of = |address| (address == web).then(|| "web.blue".to_owned());
     for verdict in [decide(question, addresses, name_of), refuse(question)] {
         let Verdict::Answer(answer) = verdict else { continue };

@@ -116,6 +116,14 @@ impl Message {
         self
     }
 
+    /// The same message about another family of addresses: in all that we send it is the fixed part's
+    /// first byte.
+    #[must_use]
+    pub fn family(mut self, family: u8) -> Self {
+        self.bytes[HEADER_LEN] = family;
+        self
+    }
+
     fn begin(&mut self, kind: u16) -> usize {
         let start = self.bytes.len();
         self.bytes.extend([0, 0]);

@@ -4,7 +4,7 @@
 //!
 //! Numbers in attributes are big-endian here, unlike in rtnetlink.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use nix::sys::socket::SockProtocol;
 use step04_bridge_veth::netlink::{
@@ -17,6 +17,8 @@ const BATCH_END: u16 = 0x11;
 const FIXED_LEN: usize = 4; // struct nfgenmsg
 /// The family of IPv4 alone (`NFPROTO_IPV4`).
 const IPV4: u8 = 2;
+/// The family of IPv6 alone (`NFPROTO_IPV6`).
+const IPV6: u8 = 10;
 /// The family of IPv4 and IPv6 together (`NFPROTO_INET`).
 const INET: u8 = 1;
 
@@ -179,6 +181,25 @@ pub fn ip_daddr(address: Ipv4Addr, mask: u32) -> Vec<Expression> {
     ip_address(16, address, mask)
 }
 
+/// `ip6 saddr ADDRESS/PREFIX`
+#[must_use]
+pub fn ip6_saddr(address: Ipv6Addr, prefix: u8) -> Vec<Expression> {
+    ip6_address(8, address, prefix)
+}
+
+/// `ip6 daddr ADDRESS/PREFIX`
+#[must_use]
+pub fn ip6_daddr(address: Ipv6Addr, prefix: u8) -> Vec<Expression> {
+    ip6_address(24, address, prefix)
+}
+
+fn ip6_address(offset: u32, address: Ipv6Addr, prefix: u8) -> Vec<Expression> {
+    const NETWORK_HEADER: u32 = 1;
+    let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+    let masked = masked(&mask.to_be_bytes());
+    vec![payload(NETWORK_HEADER, offset, 16), masked, compare(false, &address.octets())]
+}
+
 /// `tcp dport PORT`, or `udp dport PORT`: both have it at the same place.
 #[must_use]
 pub fn dport(protocol: u8, port: u16) -> Vec<Expression> {
@@ -239,9 +260,19 @@ pub fn masquerade() -> Vec<Expression> {
 /// `dnat to ADDRESS:PORT`
 #[must_use]
 pub fn dnat(address: Ipv4Addr, port: u16) -> Vec<Expression> {
+    dnat_to(IPV4, &address.octets(), port)
+}
+
+/// `dnat to [ADDRESS]:PORT`
+#[must_use]
+pub fn dnat6(address: Ipv6Addr, port: u16) -> Vec<Expression> {
+    dnat_to(IPV6, &address.octets(), port)
+}
+
+fn dnat_to(family: u8, address: &[u8], port: u16) -> Vec<Expression> {
     let load = |register, value: &[u8]| expression("immediate").number(1, register).value(2, value);
-    let nat = expression("nat").number(1, 1).number(2, IPV4.into()).number(3, R1).number(5, R2);
-    vec![load(R1, &address.octets()), load(R2, &port.to_be_bytes()), nat]
+    let nat = expression("nat").number(1, 1).number(2, family.into()).number(3, R1).number(5, R2);
+    vec![load(R1, address), load(R2, &port.to_be_bytes()), nat]
 }
 
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
@@ -378,19 +409,27 @@ pub fn read_table_comment(reply: &Reply) -> String {
     userdata.and_then(comment_of).unwrap_or_default()
 }
 
-/// A socket for nf_tables of the network namespace that it was opened in.
+/// A socket for nf_tables of the network namespace that it was opened in, and for one family.
 #[derive(Debug)]
-pub struct Nftables(Socket);
+pub struct Nftables(Socket, u8);
 
 impl Nftables {
-    /// Opens one.
+    /// Opens one for IPv4: tables `ip NAME`.
     pub fn open() -> Result<Self> {
-        Socket::open(SockProtocol::NetlinkNetFilter).map(Self)
+        Ok(Self(Socket::open(SockProtocol::NetlinkNetFilter)?, IPV4))
+    }
+
+    /// Opens one for IPv6: what it is given is for tables `ip6 NAME`.
+    pub fn open_ipv6() -> Result<Self> {
+        Ok(Self(Socket::open(SockProtocol::NetlinkNetFilter)?, IPV6))
     }
 
     /// Does all of it, or nothing: one transaction.
     // ANCHOR: commit
     pub fn commit(&mut self, mut changes: Vec<Message>) -> Result<()> {
+        if self.1 == IPV6 {
+            changes = changes.into_iter().map(|message| message.family(IPV6)).collect();
+        }
         let Some(last) = changes.pop() else { return Ok(()) };
         let [high, low] = SUBSYSTEM.to_be_bytes();
         let mark = |kind| Message::new(kind, 0, &[0, 0, high, low]);
@@ -407,7 +446,7 @@ impl Nftables {
 
     /// The comment of the table `ip NAME`; `None` if there is no such table.
     pub fn table_comment(&mut self, name: &str) -> Result<Option<String>> {
-        match self.0.get(message(1, 0, IPV4).text(TABLE_NAME, name)) {
+        match self.0.get(message(1, 0, self.1).text(TABLE_NAME, name)) {
             Ok(reply) => Ok(reply.as_ref().map(read_table_comment)),
             Err(error) if error.errno == nix::errno::Errno::ENOENT => Ok(None),
             Err(error) => Err(error),
@@ -416,7 +455,7 @@ impl Nftables {
 
     /// The rules of the table `ip NAME`.
     pub fn rules(&mut self, table: &str) -> Result<Vec<Rule>> {
-        let replies = self.0.dump(message(7, 0, IPV4).text(RULE_TABLE, table))?;
+        let replies = self.0.dump(message(7, 0, self.1).text(RULE_TABLE, table))?;
         Ok(replies.iter().filter_map(|reply| Rule::read(reply, table)).collect())
     }
 

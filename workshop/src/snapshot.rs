@@ -29,6 +29,7 @@ impl Snapshot {
     pub fn take(own: &[Pid]) -> Result<Self> {
         let mut lines = BTreeSet::new();
         lines.extend(Wire::open()?.describe()?);
+        lines.extend(ipv6());
         // Only root may look at it. A plain user cannot change it, either.
         if geteuid().is_root() {
             lines.extend(firewall()?);
@@ -76,6 +77,24 @@ impl Snapshot {
             sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Addresses and routes of IPv6, but those that the kernel gives each link by itself, in its own time.
+fn ipv6() -> Vec<String> {
+    let words = |path: &str| -> Vec<Vec<String>> {
+        let text = fs::read_to_string(path).unwrap_or_default(); // a kernel without it has none
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+        text.lines().map(words).collect()
+    };
+    let own = |address: &String| address.starts_with("fe80") || address.starts_with("ff");
+    let addresses = words("/proc/net/if_inet6").into_iter().filter(|line| !own(&line[0]));
+    let routes = words("/proc/net/ipv6_route").into_iter();
+    // Those to a single address (80 is 128) are our own addresses once more, some time later.
+    let routes = routes.filter(|line| !own(&line[0]) && line[1] != "80" && line[9] != "lo");
+    addresses
+        .map(|line| format!("address {}/{} on {}", line[0], line[2], line[5]))
+        .chain(routes.map(|l| format!("route {}/{} via {} on {}", l[0], l[1], l[4], l[9])))
+        .collect()
 }
 
 /// Every nf_tables object: the words in it, and a number that is another if its bytes are.
@@ -132,6 +151,10 @@ fn switches() -> Result<Vec<String>> {
         let link = entry?.path();
         let names = ["route_localnet", "forwarding", "accept_redirects"];
         paths.extend(names.map(|name| link.join(name)));
+    }
+    for entry in fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten() {
+        let link = entry?.path();
+        paths.extend(["forwarding", "accept_ra"].map(|name| link.join(name)));
     }
     Ok(values(paths))
 }

@@ -353,7 +353,7 @@ pub fn get(address: &str, path: &str) -> String {
 #[must_use]
 pub fn get_from(from: Ipv4Addr, address: &str, path: &str) -> String {
     let address = address.parse().map_err(std::io::Error::other);
-    ask(address.and_then(|address| connect_from(from, address)).map_err(timed_out), path)
+    ask(address.and_then(|address| connect_from(from.into(), address)).map_err(timed_out), path)
 }
 
 fn ask(stream: std::io::Result<TcpStream>, path: &str) -> String {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -63,36 +63,48 @@ impl Wire {
     }
 
     /// Gives a link an address; a second one of the same subnet is called secondary.
-    pub fn add_address(&self, name: &str, address: Ipv4Addr, prefix: u8) -> Result<()> {
-        self.create(RouteNetlinkMessage::NewAddress(self.of_address(name, address, prefix)?))
+    pub fn add_address(&self, name: &str, address: impl Into<IpAddr>, prefix: u8) -> Result<()> {
+        self.create(RouteNetlinkMessage::NewAddress(self.of_address(
+            name,
+            address.into(),
+            prefix,
+        )?))
     }
 
     /// Takes it away again.
     pub fn delete_address(&self, name: &str, address: Ipv4Addr, prefix: u8) -> Result<()> {
-        let message = self.of_address(name, address, prefix)?;
+        let message = self.of_address(name, address.into(), prefix)?;
         self.request(RouteNetlinkMessage::DelAddress(message), NLM_F_ACK).map(drop)
     }
 
-    fn of_address(&self, name: &str, address: Ipv4Addr, prefix: u8) -> Result<AddressMessage> {
+    fn of_address(&self, name: &str, address: IpAddr, prefix: u8) -> Result<AddressMessage> {
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet;
+        if address.is_ipv6() {
+            message.header.family = AddressFamily::Inet6;
+            // Usable at once, and not when nobody has answered for a second.
+            message.header.flags = AddressHeaderFlags::Nodad;
+        }
         message.header.prefix_len = prefix;
         message.header.index = self.index(name)?;
-        let address = IpAddr::V4(address);
         message.attributes =
             vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
         Ok(message)
     }
 
     /// Sets the default route.
-    pub fn add_default_route(&self, gateway: Ipv4Addr) -> Result<()> {
+    pub fn add_default_route(&self, gateway: impl Into<IpAddr>) -> Result<()> {
         use netlink_packet_route::route::{RouteHeader, RouteProtocol, RouteType};
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        let (family, gateway) = match gateway.into() {
+            IpAddr::V4(gateway) => (AddressFamily::Inet, RouteAddress::Inet(gateway)),
+            IpAddr::V6(gateway) => (AddressFamily::Inet6, RouteAddress::Inet6(gateway)),
+        };
+        message.header.address_family = family;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.header.protocol = RouteProtocol::Static;
         message.header.kind = RouteType::Unicast;
-        message.attributes = vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway))];
+        message.attributes = vec![RouteAttribute::Gateway(gateway)];
         self.create(RouteNetlinkMessage::NewRoute(message))
     }
 

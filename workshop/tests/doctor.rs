@@ -384,7 +384,7 @@ fn a_route_over_the_subnet_is_named(_: Who) {
     let bridge = |name, address: [u8; 4], prefix| {
         wire.add_bridge(name).unwrap();
         wire.set_up(name).unwrap();
-        wire.add_address(name, address.into(), prefix).unwrap();
+        wire.add_address(name, std::net::Ipv4Addr::from(address), prefix).unwrap();
     };
     bridge("workshop0", [10, 77, 0, 1], 24); // our own
     bridge("lan", [10, 77, 1, 1], 24);

@@ -32,6 +32,8 @@ impl Annotation {
     pub const SUBNET: &str = "io.container-workshop.subnet";
     /// The container's address, if it is not to be the next free one.
     pub const IP: &str = "io.container-workshop.ip";
+    /// Its IPv6 subnet, if it has one.
+    pub const SUBNET6: &str = "io.container-workshop.subnet6";
     /// Whether there is no way out: `true` or `false`.
     pub const INTERNAL: &str = "io.container-workshop.internal";
     /// Names that the container answers to beside its own, separated by spaces.

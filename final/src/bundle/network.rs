@@ -23,6 +23,7 @@ pub fn plan(spec: &Spec, net: &Net) -> Result<Option<Plan>> {
             subnet: annotation(spec, Annotation::SUBNET)?.parse()?,
             ip: annotation(spec, Annotation::IP).ok().map(str::parse).transpose()?,
         },
+        subnet6: annotation(spec, Annotation::SUBNET6).ok().map(str::parse).transpose()?,
         internal: annotation(spec, Annotation::INTERNAL)? == "true",
         aliases: words(spec, Annotation::ALIASES)?,
         dns: words(spec, Annotation::DNS)?,

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use step04_bridge_veth::{Cidr, Rtnetlink, explain, parse_link_name};
 
+use super::ipv6::Cidr6;
 use super::names::{self, Names};
 use crate::store::{Store, new_id};
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub bridge: String,
     /// Its IPv4 subnet, in CIDR notation.
     pub subnet: String,
+    /// Its IPv6 subnet, if it has one.
+    pub subnet6: Option<String>,
     /// Whether there is no way out of it.
     pub internal: bool,
 }
@@ -49,6 +52,7 @@ impl Config {
             created: 0,
             bridge: DEFAULT_BRIDGE.into(),
             subnet: DEFAULT_SUBNET.into(),
+            subnet6: None,
             internal: false,
         }
     }
@@ -56,6 +60,11 @@ impl Config {
     /// Its subnet.
     pub fn subnet(&self) -> Result<Cidr> {
         self.subnet.parse()
+    }
+
+    /// Its IPv6 subnet, if it has one.
+    pub fn subnet6(&self) -> Result<Option<Cidr6>> {
+        self.subnet6.as_deref().map(str::parse).transpose()
     }
 
     /// The first 12 digits of its id, which docker shows.
@@ -71,6 +80,7 @@ impl Config {
         parse_name(&config.name)?;
         parse_link_name(&config.bridge)?;
         config.subnet()?;
+        config.subnet6()?;
         Ok(config)
     }
 }
@@ -104,6 +114,10 @@ pub struct Wish {
     pub name: String,
     /// Its subnet; none: one that is free.
     pub subnet: Option<Cidr>,
+    /// Whether it is to have an IPv6 subnet as well.
+    pub ipv6: bool,
+    /// That one; none: one made of its id.
+    pub subnet6: Option<Cidr6>,
     /// Whether there is to be no way out.
     pub internal: bool,
 }
@@ -180,6 +194,8 @@ impl<'s> Networks<'s> {
             wish.name
         );
         let id = new_id()?;
+        let subnet6 =
+            if wish.ipv6 { Some(choose_subnet6(wish.subnet6, &id, &others)?) } else { None };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let config = Config {
             // The kernel's names of links have at most 15 letters.
@@ -188,6 +204,7 @@ impl<'s> Networks<'s> {
             name: wish.name,
             created: now.as_secs(),
             subnet: choose_subnet(wish.subnet, &others)?.to_string(),
+            subnet6: subnet6.map(|subnet| subnet.to_string()),
             internal: wish.internal,
         };
         self.save(&config)?;
@@ -305,6 +322,15 @@ fn choose_subnet(wanted: Option<Cidr>, others: &[Config]) -> Result<Cidr> {
         }
     }
     bail!("no subnet of 10.77.0.0/16 is free; choose one with --subnet")
+}
+
+fn choose_subnet6(wanted: Option<Cidr6>, id: &str, others: &[Config]) -> Result<Cidr6> {
+    let subnet = wanted.map_or_else(|| Cidr6::of_id(id), Ok)?;
+    for other in others {
+        let taken = other.subnet6()?.filter(|taken| taken.overlaps(subnet));
+        ensure!(taken.is_none(), "the subnet {subnet} overlaps the network {}", other.name);
+    }
+    Ok(subnet)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a network's name server makes of a question (RFC 1035).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use simple_dns::rdata::{PTR, RData};
 use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
@@ -23,7 +23,7 @@ pub enum Verdict {
 /// of who has an address.
 pub fn decide(
     question: &[u8],
-    addresses: impl Fn(&str) -> Vec<Ipv4Addr>,
+    addresses: impl Fn(&str) -> Vec<(Ipv4Addr, Option<Ipv6Addr>)>,
     name_of: impl Fn(Ipv4Addr) -> Option<String>,
 ) -> Verdict {
     let Ok(packet) = Packet::parse(question) else { return Verdict::Ignore };
@@ -51,8 +51,11 @@ pub fn decide(
             // Who asks takes the first: by turns it is another one.
             let turn = usize::from(packet.id()) % found.len();
             found.rotate_left(turn);
-            let found = found.into_iter().take(MOST);
-            answers.extend(found.map(|address| record(RData::A(address.into()))));
+            let found = found.iter().take(MOST);
+            answers.extend(found.map(|&(address, _)| record(RData::A(address.into()))));
+        } else if is_asked(asked.qtype, TYPE::AAAA) {
+            let found = found.iter().filter_map(|&(_, address)| address).take(MOST);
+            answers.extend(found.map(|address| record(RData::AAAA(address.into()))));
         }
     }
     reply(&packet, RCODE::NoError, answers)
@@ -110,7 +113,7 @@ mod tests {
             class,
             false,
         ));
-        let addresses = |name: &str| if name == "web" { vec![WEB] } else { Vec::new() };
+        let addresses = |name: &str| if name == "web" { vec![(WEB, None)] } else { Vec::new() };
         let name_of = |address| (address == WEB).then(|| "web".to_owned());
         decide(&packet.build_bytes_vec().unwrap(), addresses, name_of)
     }
@@ -130,7 +133,7 @@ mod tests {
         assert_eq!(ask("web.example", TYPE::A), Verdict::Forward);
         assert_eq!(ask("9.1.77.10.in-addr.arpa", TYPE::PTR), Verdict::Forward);
         for nothing in [&[][..], &[0; 11], &[0xff; 40]] {
-            assert_eq!(decide(nothing, |_| vec![WEB], |_| None), Verdict::Ignore);
+            assert_eq!(decide(nothing, |_| vec![(WEB, None)], |_| None), Verdict::Ignore);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ pub struct Endpoint {
     pub aliases: Vec<String>,
     /// Whom the network's name server asks for it, if not whom the host asks.
     pub dns: Vec<IpAddr>,
+    /// Its IPv6 address, if it has one.
+    pub address6: Option<Ipv6Addr>,
     /// Its first process: while that is there, the container is.
     pub process: Process,
 }

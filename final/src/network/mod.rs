@@ -6,6 +6,7 @@
 //! | this one | what a container has of the host, as one guard |
 //! | [`config`] | networks with a name: a file each |
 //! | [`dns`] | what is answered to a question |
+//! | [`ipv6`] | the same for IPv6 |
 //! | [`endpoint`] | who has which address |
 //! | [`names`] | the process that answers for names |
 //! | [`ports`] | published ports, held by sockets before anything is made |
@@ -14,6 +15,7 @@
 pub mod config;
 pub mod dns;
 pub mod endpoint;
+pub mod ipv6;
 pub mod names;
 pub mod ports;
 pub mod rules;
@@ -27,14 +29,17 @@ use nix::unistd::Pid;
 use step01_namespaces::Namespaces;
 use step04_bridge_veth::{Args, Network, Pool, Rtnetlink, explain, netlink};
 use step05_nat::Nat;
+use step05_nat::nftables::ip_daddr;
 
 pub use config::{Config, Networks};
 pub use endpoint::{Endpoint, Member};
+pub use ipv6::Cidr6;
 pub use names::Names;
 pub use ports::{Exposed, Ports, Wanted};
 
 use crate::cli::Net;
 use crate::store::{Process, State, Store};
+use ipv6::Nat6;
 
 /// What config.json says of a container's place on a bridge.
 #[derive(Debug, Clone)]
@@ -43,6 +48,8 @@ pub struct Plan {
     pub network: String,
     /// The bridge, and the address on it if it is not to be the next free one.
     pub bridge: Args,
+    /// Its IPv6 subnet, if it has one.
+    pub subnet6: Option<Cidr6>,
     /// Whether there is no way out of it.
     pub internal: bool,
     /// Names that the container answers to, beside its own.
@@ -82,7 +89,8 @@ impl Claim {
             "bridge" => None,
             name => Some(Networks::of(store).hold(name)?),
         };
-        Ok(Self { ports: Ports::take(&plan.publish, store)?, network })
+        let ports = Ports::take(&plan.publish, plan.subnet6.is_some(), store)?;
+        Ok(Self { ports, network })
     }
 
     /// The ports as `ps` shows them.
@@ -97,6 +105,7 @@ impl Claim {
 #[derive(Debug)]
 pub struct Attachment {
     member: Member,
+    _nat6: Option<Nat6>,
     _nat: Nat,
     network: Network,
     plan: Plan,
@@ -110,11 +119,16 @@ impl Attachment {
         let member = Member::join(&network, plan.names().as_ref())?;
         let mut rules = rules::apart(network.bridge());
         if plan.internal {
-            rules.extend(rules::internal(network.bridge(), network.subnet()));
+            rules.extend(rules::internal(network.bridge(), ip_daddr(network.gateway(), u32::MAX)));
         }
-        let Ports { published, sockets } = claim.ports;
+        let Ports { published, published6, sockets } = claim.ports;
         let nat = Nat::install_with(&network, &published, sockets, &rules)?;
-        Ok(Self { member, _nat: nat, network, plan: plan.clone(), _held: claim.network })
+        let nat6 = match plan.subnet6 {
+            Some(subnet) => Some(Nat6::install(&network, subnet, plan.internal, &published6)?),
+            None => None,
+        };
+        let (plan, held) = (plan.clone(), claim.network);
+        Ok(Self { member, _nat6: nat6, _nat: nat, network, plan, _held: held })
     }
 
     /// The parent's side, while the child waits: the cable, and its name.
@@ -125,6 +139,7 @@ impl Attachment {
             name: state.name.clone(),
             aliases: self.plan.aliases.clone(),
             dns: self.plan.dns.clone(),
+            address6: self.plan.subnet6.map(|subnet| ipv6::address(&self.network, subnet)),
             process: Process::of(pid)?,
         };
         self.member.publish(&endpoint)
@@ -132,6 +147,14 @@ impl Attachment {
 
     /// The child's side: addresses and routes.
     pub fn configure(&self) -> Result<()> {
+        self.configure_ipv4()?;
+        match self.plan.subnet6 {
+            Some(subnet) => ipv6::configure(&self.network, subnet, self.plan.internal),
+            None => Ok(()),
+        }
+    }
+
+    fn configure_ipv4(&self) -> Result<()> {
         if !self.plan.internal {
             return self.network.configure();
         }
@@ -178,6 +201,7 @@ pub fn own_address(net: &Net, network: Option<&Attachment>) -> Result<Option<Ipv
 pub fn sweep(store: &Store) -> Result<()> {
     for bridge in Pool::bridges()? {
         let pool = Pool::lock(&bridge)?;
+        ipv6::sweep(&pool)?;
         if pool.live_with(endpoint::SUFFIX)?.is_empty() {
             names::stop(&pool)?;
         } else if let Some(names) = Networks::of(store).names_of(&bridge)? {

@@ -161,7 +161,7 @@ impl Names {
         let addresses = |name: &str| {
             let name = name.strip_suffix(&*own).unwrap_or(name);
             let found = all.iter().filter(|(_, one)| one.answers_to(name) && lives(one));
-            found.map(|(address, _)| *address).collect()
+            found.map(|(address, one)| (*address, one.address6)).collect()
         };
         let name_of = |address| {
             let found = all.iter().find(|(other, one)| *other == address && lives(one));

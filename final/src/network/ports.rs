@@ -1,14 +1,18 @@
 //! Published ports: what was asked for, what it became, and sockets that keep it ours.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
-use nix::sys::socket::{SockaddrIn, getsockname};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrIn6, bind, getsockname, listen,
+    setsockopt, socket, sockopt,
+};
 use step05_nat::{Protocol, Publish};
 
+use super::ipv6::Publish6;
 use crate::store::Store;
 
 /// A port of the container's, and where on the host it may be reached.
@@ -135,18 +139,28 @@ fn range(text: &str) -> Result<(u16, u16)> {
 pub struct Ports {
     /// What was found for each that was wanted.
     pub published: Vec<Publish>,
+    /// The same at IPv6 addresses, on a network that has such.
+    pub published6: Vec<Publish6>,
     pub(super) sockets: Vec<OwnedFd>,
 }
 
 impl Ports {
     /// Takes all that are wanted. An error says who has a port, if it is a container of ours.
-    pub fn take(wanted: &[Wanted], store: &Store) -> Result<Self> {
+    pub fn take(wanted: &[Wanted], ipv6: bool, store: &Store) -> Result<Self> {
         let mut ports = Self::default();
         for want in wanted {
             let (published, socket) =
                 want.take().map_err(|error| ports.explain(*want, store, error))?;
             ports.published.push(published);
             ports.sockets.push(socket);
+            if ipv6 && want.address.is_unspecified() {
+                let Publish { host, container, protocol, .. } = published;
+                let socket = reserve6(host, protocol).map_err(|errno| {
+                    anyhow::anyhow!("the port [::]:{host}/{protocol} cannot be had: {errno}")
+                })?;
+                ports.published6.push(Publish6 { host, container, protocol });
+                ports.sockets.push(socket);
+            }
         }
         Ok(ports)
     }
@@ -160,7 +174,10 @@ impl Ports {
         };
         let others = exposed.iter().filter(|exposed| !is_published(exposed));
         let published = self.published.iter().map(Publish::arrow);
-        published.chain(others.map(ToString::to_string)).collect()
+        let published6 = self.published6.iter();
+        let published6 =
+            published6.map(|p| format!("[::]:{}->{}/{}", p.host, p.container, p.protocol));
+        published.chain(published6).chain(others.map(ToString::to_string)).collect()
     }
 
     fn explain(&self, wanted: Wanted, store: &Store, error: Error) -> Error {
@@ -177,6 +194,25 @@ impl Ports {
             None => error,
         }
     }
+}
+
+/// As [`Publish::reserve`], at all IPv6 addresses and at none of IPv4.
+fn reserve6(host: u16, protocol: Protocol) -> nix::Result<OwnedFd> {
+    let kind = match protocol {
+        Protocol::Tcp => SockType::Stream,
+        Protocol::Udp => SockType::Datagram,
+    };
+    let fd = socket(AddressFamily::Inet6, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    let address = SockaddrIn6::from(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, host, 0, 0));
+    if protocol == Protocol::Tcp {
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    }
+    bind(fd.as_raw_fd(), &address)?;
+    if protocol == Protocol::Tcp {
+        listen(&fd, Backlog::new(1)?)?;
+    }
+    Ok(fd)
 }
 
 /// The running container that has this port of the host published.

@@ -20,13 +20,11 @@
 //! A packet has to be accepted by all chains at a hook, so a drop of ours holds whatever else there
 //! is, and an accept of ours takes no other firewall's word.
 
-use std::net::Ipv4Addr;
-
+use step04_bridge_veth::GROUP;
 use step04_bridge_veth::netlink::Message;
-use step04_bridge_veth::{Cidr, GROUP};
 use step05_nat::nftables::{
-    Expression, Hook, Kind, accept, add_chain, add_rule, drop, iifgroup, iifname, ip_daddr,
-    oifname, to_this_host,
+    Expression, Hook, Kind, accept, add_chain, add_rule, drop, iifgroup, iifname, oifname,
+    to_this_host,
 };
 
 /// From one of our bridges to another there is no way, not even to a published port, as with docker:
@@ -42,18 +40,18 @@ pub fn apart(bridge: &str) -> Vec<Message> {
 }
 // ANCHOR_END: apart
 
-/// No way out, and none in: not to other hosts, and of this host only to the bridge's own address.
+/// No way out, and none in: not to other hosts, and of this host only to the bridge's own address, which
+/// `to_gateway` matches.
 #[must_use]
-pub fn internal(bridge: &str, subnet: Cidr) -> Vec<Message> {
+pub fn internal(bridge: &str, to_gateway: Vec<Expression>) -> Vec<Message> {
     let rule = |chain, parts: &[Vec<Expression>]| add_rule(bridge, chain, &parts.concat(), "");
-    let gateway: Ipv4Addr = subnet.gateway();
     let from = || iifname(bridge, false);
     vec![
         add_chain(bridge, "internal", Hook::Forward, Kind::Filter),
         rule("internal", &[from(), oifname(bridge, true), drop()]),
         rule("internal", &[iifname(bridge, true), oifname(bridge, false), drop()]),
         add_chain(bridge, "inside", Hook::Prerouting, Kind::Raw),
-        rule("inside", &[from(), ip_daddr(gateway, u32::MAX), accept()]),
+        rule("inside", &[from(), to_gateway, accept()]),
         rule("inside", &[from(), to_this_host(), drop()]),
     ]
 }

@@ -87,6 +87,9 @@ pub fn annotations(args: &RunArgs, request: &Request) -> Value {
         annotations[Annotation::NETWORK] = network.name.clone().into();
         annotations[Annotation::BRIDGE] = network.bridge.clone().into();
         annotations[Annotation::SUBNET] = network.subnet.clone().into();
+        if let Some(subnet) = &network.subnet6 {
+            annotations[Annotation::SUBNET6] = subnet.clone().into();
+        }
         annotations[Annotation::INTERNAL] = network.internal.to_string().into();
         annotations[Annotation::ALIASES] = args.network_alias.join(" ").into();
         annotations[Annotation::PUBLISH] = words(&publish(args, &exposed)).into();

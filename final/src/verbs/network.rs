@@ -1,9 +1,10 @@
 //! `final network ...`
 
 use std::io::{Write as _, stdin, stdout};
+use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use humantime::format_rfc3339_seconds;
 use nix::unistd::geteuid;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use step04_bridge_veth::Cidr;
 
 use crate::network::config::{Wish, builtin_id, parse_name};
-use crate::network::{Config, Endpoint, Networks};
+use crate::network::{Cidr6, Config, Endpoint, Networks};
 use crate::store::Store;
 
 /// What can be done with networks.
@@ -34,9 +35,14 @@ pub enum NetworkVerb {
 /// `network create [OPTIONS] NAME`
 #[derive(Args, Debug, Clone)]
 pub struct CreateArgs {
-    /// Its subnet, whose first address is the bridge's own; without it, one that is free
+    /// Its subnet, whose first address is the bridge's own; without it, one that is free. With --ipv6 there
+    /// may be one of each kind
     #[arg(long, value_name = "CIDR")]
-    pub subnet: Option<Cidr>,
+    pub subnet: Vec<Subnet>,
+
+    /// IPv6 as well
+    #[arg(long)]
+    pub ipv6: bool,
 
     /// No way out of it, and none in
     #[arg(long)]
@@ -45,6 +51,23 @@ pub struct CreateArgs {
     /// Its name
     #[arg(value_parser = parse_name)]
     pub name: String,
+}
+
+/// A subnet of either kind.
+#[derive(Debug, Clone, Copy)]
+pub enum Subnet {
+    /// IPv4.
+    V4(Cidr),
+    /// IPv6.
+    V6(Cidr6),
+}
+
+impl FromStr for Subnet {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text.contains(':') { text.parse().map(Self::V6) } else { text.parse().map(Self::V4) }
+    }
 }
 
 /// `network ls [OPTIONS]`
@@ -111,8 +134,19 @@ fn create(args: &CreateArgs, networks: &Networks<'_>) -> Result<()> {
         "a network needs root: a plain user can make a bridge only in a network namespace of its own, \
          without a way out; run as root, or in the lab: cargo workshop lab"
     );
-    let CreateArgs { subnet, internal, name } = args.clone();
-    let config = networks.create(Wish { name, subnet, internal })?;
+    let CreateArgs { subnet: subnets, ipv6, internal, name } = args.clone();
+    let (mut subnet, mut subnet6) = (None, None);
+    for wanted in subnets {
+        let is_first = match wanted {
+            Subnet::V4(wanted) => subnet.replace(wanted).is_none(),
+            Subnet::V6(wanted) => subnet6.replace(wanted).is_none(),
+        };
+        ensure!(is_first, "a network has one subnet of each kind");
+    }
+    if let (false, Some(subnet)) = (ipv6, subnet6) {
+        bail!("the subnet {subnet} takes --ipv6");
+    }
+    let config = networks.create(Wish { name, subnet, ipv6, subnet6, internal })?;
     super::print(&format!("{}\n", config.id))
 }
 
@@ -151,7 +185,7 @@ fn list(args: &LsArgs, networks: &Networks<'_>) -> Result<()> {
                 "Driver": driver,
                 "ID": id(config),
                 "IPv4": (!config.subnet.is_empty()).to_string(),
-                "IPv6": "false",
+                "IPv6": config.subnet6.is_some().to_string(),
                 "Internal": config.internal.to_string(),
                 "Labels": "",
                 "Name": config.name,
@@ -190,11 +224,17 @@ fn describe(config: &Config, driver: &str) -> Result<Value> {
     if driver == "bridge" {
         let subnet = config.subnet()?;
         pools.push(json!({ "Subnet": config.subnet, "Gateway": subnet.gateway() }));
+        if let Some(subnet) = config.subnet6()? {
+            pools.push(json!({ "Subnet": config.subnet6, "Gateway": subnet.gateway() }));
+        }
         for (address, endpoint) in Endpoint::all(&config.bridge)? {
             containers[&endpoint.id] = json!({
                 "Name": endpoint.name,
                 "IPv4Address": format!("{address}/{}", subnet.prefix()),
-                "IPv6Address": "",
+                "IPv6Address": match (endpoint.address6, config.subnet6()?) {
+                    (Some(address), Some(subnet)) => format!("{address}/{}", subnet.prefix()),
+                    _ => String::new(),
+                },
             });
         }
     }
@@ -205,7 +245,7 @@ fn describe(config: &Config, driver: &str) -> Result<Value> {
         "Scope": "local",
         "Driver": driver,
         "EnableIPv4": driver == "bridge",
-        "EnableIPv6": false,
+        "EnableIPv6": config.subnet6.is_some(),
         "IPAM": { "Driver": "default", "Options": {}, "Config": pools },
         "Internal": config.internal,
         "Attachable": false,
@@ -229,7 +269,7 @@ fn remove(names: &[String], networks: &Networks<'_>) -> Result<()> {
         if !networks.remove(&config)? {
             let users = Endpoint::all(&config.bridge)?;
             let users: Vec<_> = users.iter().map(|(_, endpoint)| &*endpoint.name).collect();
-            anyhow::bail!("the network {name} is in use by {}: end it first", users.join(", "));
+            bail!("the network {name} is in use by {}: end it first", users.join(", "));
         }
         super::print(&format!("{name}\n"))?;
     }

@@ -4,6 +4,7 @@
 
 mod engine;
 mod files;
+mod ipv6;
 mod isolation;
 mod limits;
 mod names;
@@ -26,6 +27,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_final");
 
 use engine::*;
 use files::*;
+use ipv6::*;
 use isolation::*;
 use limits::*;
 use names::*;
@@ -86,6 +88,10 @@ static TESTS: &[Test] = &[
     test!(host_and_none_are_what_they_say, [Root, LabRoot, Plain]),
     test!(eight_at_once_share_a_bridge, [Root, LabRoot]),
     test!(a_plain_user_has_no_bridge, [Plain]),
+    // ipv6.rs
+    test!(a_network_with_ipv6_reaches_the_world_and_is_reached, [Root, LabRoot]),
+    test!(networks_with_ipv6_are_closed_to_each_other, [Root, LabRoot]),
+    test!(ipv6_is_set_back_to_what_it_was, [Root, LabRoot]),
     // names.rs
     test!(containers_find_each_other_by_name, [Root, LabRoot]),
     test!(other_questions_go_to_whom_the_host_asks, [Root, LabRoot]),
