@@ -212,7 +212,7 @@ fn somebody_elses_link_is_refused_and_left_alone(_: Who) {
     // Whether it has no address, another's, or the one that ours would have.
     for address in [None, Some([192, 0, 2, 1]), Some([10, 77, 0, 1])] {
         if let Some(address) = address {
-            wire.add_address(BRIDGE, address.into(), 24).unwrap();
+            wire.add_address(BRIDGE, std::net::Ipv4Addr::from(address), 24).unwrap();
         }
         let before = host();
         assert!(refusal(&["true"]).contains("there is a link workshop0 that is not ours"));

@@ -105,7 +105,7 @@ pub fn networks_with_ipv6_are_closed_to_each_other(_: Who) {
 
 pub fn ipv6_is_set_back_to_what_it_was(_: Who) {
     let set = |name: &str, value: &str| {
-        fs::write(format!("/proc/sys/net/ipv6/conf/{name}"), value).unwrap()
+        fs::write(format!("/proc/sys/net/ipv6/conf/{name}"), value).unwrap();
     };
     network(&["create", "--ipv6", "blue"]);
     network(&["create", "--ipv6", "green"]);
