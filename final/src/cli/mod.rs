@@ -4,7 +4,9 @@ mod options;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use options::{HostDevice, LimitArgs, Net, NetworkArgs, RunArgs, Seccomp, Share, parse_env};
+pub use options::{
+    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, RunArgs, Seccomp, Share, parse_env, read_env,
+};
 
 use crate::verbs::exec::ExecArgs;
 use crate::verbs::images::ImagesArgs;
