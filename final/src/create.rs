@@ -3,36 +3,45 @@
 use anyhow::Result;
 use step01_namespaces::{Child, Signals};
 use step02_cgroups::Cgroup;
-use step04_bridge_veth::Network;
-use step05_nat::Nat;
 
 use crate::bundle::Bundle;
-use crate::cli::Net;
 use crate::init::init;
+use crate::join::Join;
+use crate::network::{Attachment, Ports};
+use crate::process::close_to_others;
 use crate::store::Container;
 use crate::terminal;
 
 /// Runs the container of this bundle to its end, and returns its exit status.
 ///
 /// Everything made on the host is owned by a guard. They are dropped in the reverse order of
-/// their making: child, NAT, network, cgroup; so an error at any line undoes the lines before it.
+/// their making: child, network, cgroup; so an error at any line undoes the lines before it.
 // ANCHOR: run
-pub fn run(container: &mut Container, bundle: &Bundle, signals: &Signals) -> Result<u8> {
+pub fn run(
+    container: &mut Container,
+    bundle: &Bundle,
+    ports: Ports,
+    signals: &Signals,
+) -> Result<u8> {
+    let join = Join::of_containers(&bundle.joins)?;
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
-    let network = match bundle.net {
-        Net::Bridge => Some(Network::join(&bundle.bridge, bundle.namespaces)?),
-        Net::None | Net::Host => None,
-    };
-    let _nat = match &network {
-        Some(network) => Some(Nat::install(network, &bundle.publish)?),
+    bundle.check_end(&cgroup)?;
+    let network = match &bundle.network {
+        Some(plan) => Some(Attachment::make(plan, bundle.namespaces, ports)?),
         None => None,
     };
 
-    let mut child =
-        Child::spawn(bundle.namespaces, cgroup.fd(), || init(bundle, &cgroup, network.as_ref()))?;
+    if bundle.is_seen_by_others() {
+        close_to_others()?; // before the child is there to be seen: it inherits this
+    }
+    join.before_clone()?;
+    let mut child = Child::spawn(bundle.namespaces, cgroup.fd(), || {
+        init(bundle, &cgroup, &join, network.as_ref())
+    })?;
 
     // While the child waits for Go: what can only be done from outside.
     child.map_ids()?;
+    bundle.process.adjust_oom_score(child.pid())?;
     if let Some(network) = &network {
         network.plug(child.pid())?;
     }

@@ -1,13 +1,17 @@
 //! The life cycle, the child's side: from Go to the exec, in order.
 
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use anyhow::Result;
 use step01_namespaces::Prepared;
 use step02_cgroups::Cgroup;
-use step04_bridge_veth::{Network, loopback_up};
+use step04_bridge_veth::loopback_up;
 
 use crate::bundle::Bundle;
+use crate::join::Join;
+use crate::network::Attachment;
 use crate::{etc, terminal};
 
 /// Turns this process, alone in its new namespaces, into the container's first one.
@@ -15,10 +19,16 @@ use crate::{etc, terminal};
 /// The order is the kernel's. Privileges are given up last, as all that comes before needs them,
 /// and every path after `enter` is the container's own.
 // ANCHOR: init
-pub fn init(bundle: &Bundle, cgroup: &Cgroup, network: Option<&Network>) -> Result<Prepared> {
+pub fn init(
+    bundle: &Bundle,
+    cgroup: &Cgroup,
+    join: &Join,
+    network: Option<&Attachment>,
+) -> Result<Prepared> {
     let process = &bundle.process;
     process.leave_caller()?;
     cgroup.join()?;
+    join.after_clone()?;
     bundle.namespaces.set_up(&bundle.hostname)?;
     if bundle.may_write_cgroup() {
         cgroup.enter_leaf()?;
@@ -28,17 +38,22 @@ pub fn init(bundle: &Bundle, cgroup: &Cgroup, network: Option<&Network>) -> Resu
         None if bundle.has_own_network() => loopback_up()?,
         None => {}
     }
+    let shared_memory = join.shared_memory()?;
     let root = bundle.rootfs.enter()?;
+    if let Some(shared_memory) = shared_memory {
+        root.mount(shared_memory.as_fd(), Path::new("/dev/shm"))?;
+    }
     etc::write(&root, &bundle.hostname, address(network), &bundle.resolv_conf)?;
-    let terminal = process.open_stdio()?;
+    let user = process.user.find(&root)?;
+    let terminal = process.open_stdio(&user)?;
     if process.terminal {
         terminal::bind_console(&root)?;
     }
-    process.restrict()?;
-    Ok(process.command(terminal))
+    process.restrict(&user)?;
+    Ok(process.command(&user, terminal))
 }
 // ANCHOR_END: init
 
-fn address(network: Option<&Network>) -> Option<Ipv4Addr> {
-    network.map(Network::address)
+fn address(network: Option<&Attachment>) -> Option<Ipv4Addr> {
+    network.map(Attachment::address)
 }

@@ -12,9 +12,12 @@
 //! | [`create`] | the life cycle, the parent's side, in order |
 //! | [`init`] | the life cycle, the child's side, in order |
 //! | [`process`] | how a process becomes one of the container's: for `init` and for `exec` |
+//! | [`join`] | namespaces of others: for `exec`, and to share some |
 //! | [`security`] | capabilities, seccomp, rlimits, keyring |
+//! | [`user`] | who it is: users and groups of the container |
 //! | [`terminal`] | the container's terminal and the user's |
 //! | [`etc`] | /etc/hosts, /etc/hostname, /etc/resolv.conf |
+//! | [`network`] | the container's place on a bridge, its published ports |
 //! | [`image`] | the image `host`, unpacked |
 //! | [`store`] | what is on disk about each container |
 
@@ -24,9 +27,12 @@ pub mod create;
 pub mod etc;
 pub mod image;
 pub mod init;
+pub mod join;
+pub mod network;
 pub mod process;
 pub mod security;
 pub mod spec;
 pub mod store;
 pub mod terminal;
+pub mod user;
 pub mod verbs;

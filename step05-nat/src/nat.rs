@@ -31,6 +31,15 @@ impl Nat {
     pub fn install(network: &Network, publish: &[Publish]) -> Result<Self> {
         ensure_distinct(publish)?;
         let reserved = publish.iter().map(Publish::reserve).collect::<Result<_>>()?;
+        Self::install_reserved(network, publish, reserved)
+    }
+
+    /// The same, with the sockets of [`Publish::reserve`].
+    pub fn install_reserved(
+        network: &Network,
+        publish: &[Publish],
+        reserved: Vec<OwnedFd>,
+    ) -> Result<Self> {
         let (bridge, address) = (network.bridge(), network.address());
         // From here on Drop undoes what follows, however far it came. It locks the pool by itself,
         // so it has to come after the unlocking: what is made first is dropped last.
@@ -55,7 +64,7 @@ impl Nat {
             }
         }
         changes.extend(ruleset::published(bridge, address, publish));
-        nft.commit(changes).map_err(failed)?;
+        nft.commit_many(&changes).map_err(failed)?;
         forwarding::enable(&pool)?;
         forwarding::warn_of_dropping_chains(&mut nft, bridge);
         std::mem::drop(pool);
@@ -109,7 +118,7 @@ fn clean(pool: &Pool, live: &[Ipv4Addr]) -> Result<()> {
     } else if ours {
         changes = stale_rules(&mut nft, bridge, live).map_err(failed)?;
     }
-    nft.commit(changes).map_err(failed)?;
+    nft.commit_many(&changes).map_err(failed)?;
     if live.is_empty() { forwarding::restore(pool) } else { Ok(()) }
 }
 

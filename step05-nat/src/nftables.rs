@@ -394,6 +394,11 @@ impl Nftables {
     }
     // ANCHOR_END: commit
 
+    /// Does as much at once as the kernel takes: a message has to fit into the socket's buffer.
+    pub fn commit_many(&mut self, changes: &[Message]) -> Result<()> {
+        changes.chunks(256).try_for_each(|part| self.commit(part.to_vec()))
+    }
+
     /// The comment of the table `ip NAME`; `None` if there is no such table.
     pub fn table_comment(&mut self, name: &str) -> Result<Option<String>> {
         match self.0.get(message(1, 0, IPV4).text(TABLE_NAME, name)) {

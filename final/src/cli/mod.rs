@@ -4,7 +4,7 @@ mod options;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use options::{Net, RunArgs, parse_env};
+pub use options::{Net, RunArgs, Seccomp, Share, parse_env};
 
 use crate::verbs::exec::ExecArgs;
 use crate::verbs::kill::KillArgs;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use step01_namespaces::printable;
 
+use crate::network::ports::shown;
 use crate::store::{Container, Store};
 
 /// `ps [-a] [-q]`
@@ -69,7 +70,7 @@ fn row(container: &Container) -> [String; 7] {
         format!("{command:?}"),
         format!("{age} ago"),
         status,
-        state.ports.join(", "),
+        shown(&state.ports),
         state.name.clone(),
     ]
 }

@@ -6,7 +6,10 @@ mod engine;
 mod isolation;
 mod limits;
 mod network;
+mod security;
+mod shared;
 mod terminal;
+mod user;
 
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
@@ -20,7 +23,10 @@ use engine::*;
 use isolation::*;
 use limits::*;
 use network::*;
+use security::*;
+use shared::*;
 use terminal::*;
+use user::*;
 
 static TESTS: &[Test] = &[
     // engine.rs
@@ -58,12 +64,35 @@ static TESTS: &[Test] = &[
     // network.rs
     test!(the_internet_sees_the_hosts_address, [Root, LabRoot]),
     test!(a_published_port_is_reached_from_everywhere, [Root, LabRoot]),
+    test!(ports_are_published_by_ranges_and_by_chance, [Root, LabRoot]),
+    test!(all_exposed_ports_are_published_with_one_flag, [Root, LabRoot]),
+    test!(a_port_in_use_is_refused_before_anything_is_made, [Root, LabRoot]),
+    test!(many_ports_are_published_at_once, [Root, LabRoot]),
     test!(host_and_none_are_what_they_say, [Root, LabRoot, Plain]),
     test!(eight_at_once_share_a_bridge, [Root, LabRoot]),
     test!(a_plain_user_has_no_bridge, [Plain]),
     // terminal.rs
     test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
     test!(exec_has_a_terminal_too, [Root, Plain]),
+    // security.rs
+    test!(capabilities_are_added_and_dropped, [Root, LabRoot, Plain]),
+    test!(exec_has_what_the_container_has, [Root, LabRoot, Plain]),
+    test!(a_set_user_id_program_gains_only_if_it_may, [Root]),
+    test!(a_profile_from_a_file_filters_system_calls, [Root, LabRoot, Plain]),
+    test!(each_process_has_its_limits, [Root, LabRoot, Plain]),
+    test!(the_paths_of_the_system_can_be_opened, [Root, LabRoot, Plain]),
+    // shared.rs
+    test!(the_hosts_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
+    test!(another_containers_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
+    test!(the_processes_of_others_are_shared_if_asked_for, [Root, Plain], Limits),
+    test!(without_a_cgroup_processes_are_not_shared, [LabRoot, Plain], NoLimits),
+    // user.rs
+    test!(the_user_is_looked_up_in_the_container, [Root]),
+    test!(another_user_may_do_less, [Root]),
+    test!(exec_is_the_containers_user_or_another, [Root]),
+    test!(exec_can_have_all_capabilities, [Root, LabRoot, Plain]),
+    test!(another_user_dies_with_the_runtime, [Root]),
+    test!(where_there_is_one_id_another_is_refused, [LabRoot, Plain]),
 ];
 
 fn main() -> ExitCode {
@@ -99,4 +128,9 @@ fn stop(name: &str, runtime: Child) -> Outcome {
     let killed = final_(&["kill", name]);
     assert_eq!(killed.status, Some(0), "{killed:?}");
     workshop::suite::finish(runtime, Duration::from_secs(60))
+}
+
+/// A directory of the lab's that is ours to fill, whoever we are.
+fn scratch() -> String {
+    std::env::var("XDG_RUNTIME_DIR").expect("the lab has made it")
 }

@@ -1,0 +1,74 @@
+//! The options of `run`, by theme.
+
+mod limits;
+mod mounts;
+mod namespaces;
+mod network;
+mod process;
+mod security;
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+pub use limits::LimitArgs;
+pub use mounts::MountArgs;
+pub use namespaces::{NamespaceArgs, Share};
+pub use network::{Net, NetworkArgs};
+pub use process::{ProcessArgs, parse_env};
+pub use security::{Seccomp, SecurityArgs};
+
+use super::StdioArgs;
+
+/// `run [OPTIONS] [IMAGE [COMMAND...]]`
+#[derive(Args, Debug, Clone)]
+#[command(disable_help_flag = true, override_usage = "final run [OPTIONS] [IMAGE [COMMAND...]]")]
+pub struct RunArgs {
+    /// A name for the container; without it, its id
+    #[arg(long, value_parser = crate::store::parse_name)]
+    pub name: Option<String>,
+
+    /// The container's host name; without it, its id
+    #[arg(long, short = 'h', value_name = "NAME", value_parser = step01_namespaces::parse_hostname)]
+    pub hostname: Option<String>,
+
+    /// What the program finds when it starts.
+    #[command(flatten)]
+    pub process: ProcessArgs,
+
+    /// What is mounted.
+    #[command(flatten)]
+    pub mounts: MountArgs,
+
+    /// Which network.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+
+    /// Which namespaces are shared.
+    #[command(flatten)]
+    pub namespaces: NamespaceArgs,
+
+    /// How much it may use.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+
+    /// What it may do.
+    #[command(flatten)]
+    pub security: SecurityArgs,
+
+    /// Remove the container when its program ends
+    #[arg(long)]
+    pub rm: bool,
+
+    /// `-i` and `-t`.
+    #[command(flatten)]
+    pub stdio: StdioArgs,
+
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+
+    /// The image, `host` or a directory, and the program to run in it
+    #[arg(value_name = "IMAGE [COMMAND...]", trailing_var_arg = true)]
+    pub image_and_command: Vec<OsString>,
+}

@@ -1,0 +1,46 @@
+//! Its `linux` part.
+
+use anyhow::Result;
+use caps::CapsHashSet;
+use serde_json::{Value, json};
+use step01_namespaces::Namespaces;
+use step03_rootfs::{MASKED_PATHS, READONLY_PATHS};
+
+use super::namespaces;
+use crate::cli::{RunArgs, Seccomp};
+use crate::security::{profile, read_profile};
+
+/// Namespaces, limits, and what is hidden and forbidden.
+pub(super) fn linux(args: &RunArgs, new: Namespaces, capabilities: &CapsHashSet) -> Result<Value> {
+    let hides = args.security.hides_paths();
+    Ok(json!({
+        "namespaces": namespaces::list(new),
+        "resources": resources(args),
+        "maskedPaths": if hides { &MASKED_PATHS[..] } else { &[] },
+        "readonlyPaths": if hides { &READONLY_PATHS[..] } else { &[] },
+        "seccomp": match args.security.seccomp() {
+            Seccomp::File(file) => Some(read_profile(file, capabilities)?),
+            Seccomp::Usual if !args.security.privileged => Some(profile(capabilities)),
+            Seccomp::Usual | Seccomp::Unconfined => None,
+        },
+    }))
+}
+
+fn resources(args: &RunArgs) -> Value {
+    let mut resources = json!({});
+    if let Some(memory) = args.limits.memory {
+        let bytes = memory.bytes();
+        resources["memory"] = json!({ "limit": bytes, "swap": bytes });
+    }
+    if let Some(cpus) = args.limits.cpus {
+        resources["cpu"]["quota"] = cpus.quota().into();
+        resources["cpu"]["period"] = cpus.period().into();
+    }
+    if let Some(cpuset) = &args.limits.cpuset_cpus {
+        resources["cpu"]["cpus"] = cpuset.to_string().into();
+    }
+    if let Some(pids) = args.limits.pids_limit {
+        resources["pids"] = json!({ "limit": pids });
+    }
+    resources
+}
