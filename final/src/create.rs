@@ -7,7 +7,7 @@ use step02_cgroups::Cgroup;
 use crate::bundle::Bundle;
 use crate::init::init;
 use crate::join::Join;
-use crate::network::{Attachment, Ports};
+use crate::network::{Attachment, Claim};
 use crate::process::close_to_others;
 use crate::store::Container;
 use crate::terminal;
@@ -20,14 +20,14 @@ use crate::terminal;
 pub fn run(
     container: &mut Container,
     bundle: &Bundle,
-    ports: Ports,
+    claim: Claim,
     signals: &Signals,
 ) -> Result<u8> {
     let join = Join::of_containers(&bundle.joins)?;
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
     bundle.check_end(&cgroup)?;
-    let network = match &bundle.network {
-        Some(plan) => Some(Attachment::make(plan, bundle.namespaces, ports)?),
+    let mut network = match &bundle.network {
+        Some(plan) => Some(Attachment::make(plan, bundle.namespaces, claim)?),
         None => None,
     };
 
@@ -42,8 +42,8 @@ pub fn run(
     // While the child waits for Go: what can only be done from outside.
     child.map_ids()?;
     bundle.process.adjust_oom_score(child.pid())?;
-    if let Some(network) = &network {
-        network.plug(child.pid())?;
+    if let Some(network) = &mut network {
+        network.plug(child.pid(), &container.state)?;
     }
     let terminal = child.go()?;
     // Only now: nobody may join a container that is half built.

@@ -1,6 +1,5 @@
 //! The life cycle, the child's side: from Go to the exec, in order.
 
-use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
@@ -12,7 +11,7 @@ use step04_bridge_veth::loopback_up;
 use crate::bundle::Bundle;
 use crate::join::Join;
 use crate::network::Attachment;
-use crate::{etc, terminal};
+use crate::{etc, sysctl, terminal};
 
 /// Turns this process, alone in its new namespaces, into the container's first one.
 ///
@@ -38,22 +37,20 @@ pub fn init(
         None if bundle.has_own_network() => loopback_up()?,
         None => {}
     }
+    sysctl::write(&bundle.sysctl)?;
     let shared_memory = join.shared_memory()?;
     let root = bundle.rootfs.enter()?;
     if let Some(shared_memory) = shared_memory {
         root.mount(shared_memory.as_fd(), Path::new("/dev/shm"))?;
     }
-    etc::write(&root, &bundle.hostname, address(network), &bundle.resolv_conf)?;
+    etc::write(&root, &bundle.hostname, network, &bundle.hosts, &bundle.resolv_conf)?;
     let user = process.user.find(&root)?;
     let terminal = process.open_stdio(&user)?;
     if process.terminal {
         terminal::bind_console(&root)?;
     }
+    bundle.rootfs.make_read_only(&root)?;
     process.restrict(&user)?;
     Ok(process.command(&user, terminal))
 }
 // ANCHOR_END: init
-
-fn address(network: Option<&Attachment>) -> Option<Ipv4Addr> {
-    network.map(Attachment::address)
-}

@@ -100,7 +100,7 @@ impl Join {
 fn copy_shared_memory() -> Result<OwnedFd> {
     let found = Root::open(Path::new("/"))?.find(Path::new("/dev/shm"))?;
     let copy = sys::open_tree_at(found.context("it has none")?.as_fd())?;
-    sys::mount_setattr(copy.as_fd(), sys::NOSUID | sys::NODEV | sys::NOEXEC)?;
+    sys::mount_setattr(copy.as_fd(), sys::NOSUID | sys::NODEV | sys::NOEXEC, true)?;
     Ok(copy)
 }
 

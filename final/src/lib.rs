@@ -15,6 +15,7 @@
 //! | [`join`] | namespaces of others: for `exec`, and to share some |
 //! | [`security`] | capabilities, seccomp, rlimits, keyring |
 //! | [`user`] | who it is: users and groups of the container |
+//! | [`sysctl`] | settings that a namespace has for itself |
 //! | [`terminal`] | the container's terminal and the user's |
 //! | [`etc`] | /etc/hosts, /etc/hostname, /etc/resolv.conf |
 //! | [`network`] | the container's place on a bridge, its published ports |
@@ -33,6 +34,7 @@ pub mod process;
 pub mod security;
 pub mod spec;
 pub mod store;
+pub mod sysctl;
 pub mod terminal;
 pub mod user;
 pub mod verbs;

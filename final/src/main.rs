@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use runtime::cli::{Cli, Verb};
-use runtime::verbs::{exec, gc, kill, ps, rm, run};
+use runtime::verbs::{exec, gc, images, import, kill, load, network, ps, rm, rmi, run, save, tag};
 
 fn main() -> ExitCode {
     let cli: Cli = step01_namespaces::parse();
@@ -13,6 +13,13 @@ fn main() -> ExitCode {
         Verb::Ps(args) => ps::run(&args),
         Verb::Kill(args) => kill::run(&args),
         Verb::Rm(args) => rm::run(&args),
+        Verb::Images(args) => images::run(&args),
+        Verb::Import(args) => import::run(&args),
+        Verb::Load(args) => load::run(&args),
+        Verb::Save(args) => save::run(&args),
+        Verb::Tag(args) => tag::run(&args),
+        Verb::Rmi(args) => rmi::run(&args),
+        Verb::Network(verb) => network::run(&verb),
         Verb::Gc => gc::run(),
     })
 }

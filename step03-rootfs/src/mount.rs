@@ -56,7 +56,7 @@ impl Mount {
             if self.kind == "bind" {
                 let recursive = self.options.iter().any(|option| option == "rbind");
                 let tree = sys::open_tree(&self.source, recursive)?;
-                sys::mount_setattr(tree.as_fd(), attributes)?;
+                sys::mount_setattr(tree.as_fd(), attributes, true)?;
                 return Ok(tree);
             }
             let fs = sys::fsopen(&self.kind)?;

@@ -6,6 +6,7 @@ use step01_namespaces::{Namespace, Namespaces};
 use step02_cgroups::{Cpus, Limits, Memory};
 
 use super::{Annotation, annotation};
+use crate::sysctl;
 
 /// The namespaces that are new.
 pub(super) fn namespaces(linux: &Linux) -> Result<Namespaces> {
@@ -27,6 +28,16 @@ pub(super) fn joins(spec: &Spec) -> Result<Vec<(Namespace, String)>> {
         Ok((kind.with_context(|| format!("no namespace {name}"))?, id.to_owned()))
     });
     joins.collect()
+}
+
+/// The settings of its namespaces.
+pub(super) fn settings(linux: &Linux) -> Result<Vec<(String, String)>> {
+    let own = namespaces(linux)?;
+    let settings = linux.sysctl().iter().flatten().map(|(name, value)| {
+        sysctl::check(name, own)?;
+        Ok((name.clone(), value.clone()))
+    });
+    settings.collect()
 }
 
 fn namespace_of(kind: LinuxNamespaceType) -> Namespace {

@@ -7,16 +7,16 @@ mod rootfs;
 
 use std::fs;
 use std::path::Path;
+use std::str::FromStr;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use clap::ValueEnum as _;
+use anyhow::{Context as _, Result, ensure};
 use oci_spec::runtime::Spec;
 use step01_namespaces::{Namespace, Namespaces, see};
 use step02_cgroups::{Cgroup, Limits};
 use step03_rootfs::{Mount, Rootfs};
 
 use crate::cli::Net;
-use crate::etc::resolv_conf;
+use crate::etc::{Dns, Host, resolv_conf};
 use crate::network::{Exposed, Plan};
 use crate::process::Process;
 
@@ -24,7 +24,7 @@ use crate::process::Process;
 pub struct Annotation;
 
 impl Annotation {
-    /// `bridge`, `none` or `host`.
+    /// `bridge`, `none`, `host`, or a network's name. With a bridge come all the others but its address.
     pub const NETWORK: &str = "io.container-workshop.network";
     /// The bridge's name.
     pub const BRIDGE: &str = "io.container-workshop.bridge";
@@ -32,16 +32,30 @@ impl Annotation {
     pub const SUBNET: &str = "io.container-workshop.subnet";
     /// The container's address, if it is not to be the next free one.
     pub const IP: &str = "io.container-workshop.ip";
+    /// Whether there is no way out: `true` or `false`.
+    pub const INTERNAL: &str = "io.container-workshop.internal";
+    /// Names that the container answers to beside its own, separated by spaces.
+    pub const ALIASES: &str = "io.container-workshop.aliases";
     /// The published ports, separated by spaces.
     pub const PUBLISH: &str = "io.container-workshop.publish";
     /// The ports that programs in it are said to listen at, separated by spaces.
     pub const EXPOSED: &str = "io.container-workshop.exposed";
     /// Whether our standard input is for the program.
     pub const INTERACTIVE: &str = "io.container-workshop.interactive";
+    /// The signal that asks the image's program to end, if it is not TERM (image-spec, conversion.md).
+    pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
     /// The user, as `--user` has it; without it, the ids in `process` are meant.
     pub const USER: &str = "io.container-workshop.user";
     /// More groups of theirs, separated by spaces.
     pub const GROUPS: &str = "io.container-workshop.groups";
+    /// Lines of /etc/hosts, as NAME=IP, separated by spaces.
+    pub const HOSTS: &str = "io.container-workshop.hosts";
+    /// Name servers, in place of the host's.
+    pub const DNS: &str = "io.container-workshop.dns";
+    /// Domains that complete a name, in place of the host's.
+    pub const DNS_SEARCH: &str = "io.container-workshop.dns-search";
+    /// Options of resolv.conf, in place of the host's.
+    pub const DNS_OPTIONS: &str = "io.container-workshop.dns-options";
     /// Namespaces of other containers, as KIND=ID, separated by spaces. OCI would have a path, but it
     /// is another one whenever the other container, or this one, is started again.
     pub const JOIN: &str = "io.container-workshop.join";
@@ -57,12 +71,16 @@ pub struct Bundle {
     pub hostname: String,
     /// The cgroup's limits.
     pub limits: Limits,
-    /// `bridge`, `none` or `host`.
+    /// Which network.
     pub net: Net,
     /// Its place on a bridge, if it has one.
     pub network: Option<Plan>,
     /// The ports that programs in it are said to listen at.
     pub exposed: Vec<Exposed>,
+    /// Settings of its namespaces.
+    pub sysctl: Vec<(String, String)>,
+    /// The names that the user adds.
+    pub hosts: Vec<Host>,
     /// The container's /etc/resolv.conf.
     pub resolv_conf: String,
     /// Its first process.
@@ -92,16 +110,18 @@ impl Bundle {
     pub fn new(spec: &Spec) -> Result<Self> {
         let linux = spec.linux().as_ref().context("it has no `linux` part")?;
         let net = annotation(spec, Annotation::NETWORK)?;
-        let net = Net::from_str(net, false).map_err(|_| anyhow!("no network mode {net:?}"))?;
+        let net = Net::parse(net)?;
         Ok(Self {
             namespaces: linux::namespaces(linux)?,
             joins: linux::joins(spec)?,
             hostname: spec.hostname().clone().unwrap_or_default(),
             limits: linux::limits(spec)?,
-            net,
-            network: network::plan(spec, net)?,
+            network: network::plan(spec, &net)?,
             exposed: network::exposed(spec)?,
-            resolv_conf: resolv_conf(net == Net::Host)?,
+            sysctl: linux::settings(linux)?,
+            hosts: words(spec, Annotation::HOSTS)?,
+            resolv_conf: resolv_conf(net == Net::Host, &dns(spec)?)?,
+            net,
             process: process::process(spec)?,
             rootfs: rootfs::rootfs(spec)?,
         })
@@ -145,6 +165,20 @@ impl Bundle {
         let writable = |m: &Mount| m.kind == "cgroup2" && !m.options.iter().any(|o| o == "ro");
         self.namespaces.contains(Namespace::Cgroup) && self.rootfs.mounts.iter().any(writable)
     }
+}
+
+fn dns(spec: &Spec) -> Result<Dns> {
+    Ok(Dns {
+        servers: words(spec, Annotation::DNS)?,
+        search: words(spec, Annotation::DNS_SEARCH)?,
+        options: words(spec, Annotation::DNS_OPTIONS)?,
+    })
+}
+
+/// What the words of an annotation say that need not be there.
+fn words<T: FromStr<Err: Into<anyhow::Error>>>(spec: &Spec, name: &str) -> Result<Vec<T>> {
+    let text = annotation(spec, name).unwrap_or_default();
+    text.split_whitespace().map(|word| word.parse().map_err(Into::into)).collect()
 }
 
 fn annotation<'s>(spec: &'s Spec, name: &str) -> Result<&'s str> {

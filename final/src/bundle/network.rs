@@ -2,23 +2,31 @@
 
 use anyhow::Result;
 use oci_spec::runtime::Spec;
-use step04_bridge_veth::parse_link_name;
+use step04_bridge_veth::{Args, parse_link_name};
 
 use super::{Annotation, annotation};
 use crate::cli::Net;
-use crate::network::{Exposed, Plan, Wanted};
+use crate::network::{self, Exposed, Plan, Wanted};
 
 /// The container's place on a bridge, if it has one.
-pub fn plan(spec: &Spec, net: Net) -> Result<Option<Plan>> {
+pub fn plan(spec: &Spec, net: &Net) -> Result<Option<Plan>> {
+    if !net.is_bridge() {
+        return Ok(None);
+    }
+    let words = |name| annotation(spec, name).map(str::split_whitespace);
     let plan = Plan {
-        bridge: step04_bridge_veth::Args {
+        network: net.name().to_owned(),
+        bridge: Args {
             bridge: parse_link_name(annotation(spec, Annotation::BRIDGE)?)?,
             subnet: annotation(spec, Annotation::SUBNET)?.parse()?,
             ip: annotation(spec, Annotation::IP).ok().map(str::parse).transpose()?,
         },
+        internal: annotation(spec, Annotation::INTERNAL)? == "true",
+        aliases: words(Annotation::ALIASES)?.map(str::to_owned).collect(),
         publish: each(spec, Annotation::PUBLISH, Wanted::parse)?,
     };
-    Ok((net == Net::Bridge).then_some(plan))
+    network::check(&plan)?;
+    Ok(Some(plan))
 }
 
 /// The ports that the container's programs are said to listen at.

@@ -4,12 +4,19 @@ mod options;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use options::{Net, RunArgs, Seccomp, Share, parse_env};
+pub use options::{HostDevice, Net, NetworkArgs, RunArgs, Seccomp, Share, parse_env};
 
 use crate::verbs::exec::ExecArgs;
+use crate::verbs::images::ImagesArgs;
+use crate::verbs::import::ImportArgs;
 use crate::verbs::kill::KillArgs;
+use crate::verbs::load::LoadArgs;
+use crate::verbs::network::NetworkVerb;
 use crate::verbs::ps::PsArgs;
 use crate::verbs::rm::RmArgs;
+use crate::verbs::rmi::RmiArgs;
+use crate::verbs::save::SaveArgs;
+use crate::verbs::tag::TagArgs;
 
 /// A container runtime made of five steps
 #[derive(Parser, Debug)]
@@ -33,6 +40,21 @@ pub enum Verb {
     Kill(KillArgs),
     /// Remove containers
     Rm(RmArgs),
+    /// List images
+    Images(ImagesArgs),
+    /// Make an image of the archive of a root file system
+    Import(ImportArgs),
+    /// Take images from an archive
+    Load(LoadArgs),
+    /// Write images into an archive
+    Save(SaveArgs),
+    /// Give an image one more name
+    Tag(TagArgs),
+    /// Remove images
+    Rmi(RmiArgs),
+    /// Networks with a name
+    #[command(subcommand)]
+    Network(NetworkVerb),
     /// Clean up after containers whose runtime was killed
     Gc,
 }

@@ -1,12 +1,14 @@
 //! Its `linux` part.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use caps::CapsHashSet;
 use serde_json::{Value, json};
 use step01_namespaces::Namespaces;
 use step03_rootfs::{MASKED_PATHS, READONLY_PATHS};
 
-use super::namespaces;
+use super::{mounts, namespaces};
 use crate::cli::{RunArgs, Seccomp};
 use crate::security::{profile, read_profile};
 
@@ -15,6 +17,8 @@ pub(super) fn linux(args: &RunArgs, new: Namespaces, capabilities: &CapsHashSet)
     let hides = args.security.hides_paths();
     Ok(json!({
         "namespaces": namespaces::list(new),
+        "devices": mounts::devices(args)?,
+        "sysctl": args.namespaces.sysctl.iter().cloned().collect::<BTreeMap<_, _>>(),
         "resources": resources(args),
         "maskedPaths": if hides { &MASKED_PATHS[..] } else { &[] },
         "readonlyPaths": if hides { &READONLY_PATHS[..] } else { &[] },

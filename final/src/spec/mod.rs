@@ -17,15 +17,16 @@ use step03_rootfs::Image;
 
 use crate::bundle::Annotation;
 use crate::cli::{Net, RunArgs};
+use crate::image::{Base, config};
+use crate::network::Config;
 use crate::process::at_terminal;
+use crate::store::Store;
 
 /// What was asked for, with docker's defaults filled in.
 #[derive(Debug)]
 pub struct Request {
-    /// As the user wrote it.
-    pub image_name: String,
-    /// What it is.
-    pub image: Image,
+    /// What it is made from.
+    pub base: Base,
     /// The program with its arguments.
     pub command: Vec<String>,
     /// Whether our standard input is for it.
@@ -34,14 +35,16 @@ pub struct Request {
     pub tty: bool,
     /// Its network.
     pub net: Net,
+    /// What is known about that, if it has a bridge.
+    pub network: Option<Config>,
     /// The namespaces of other containers, with their ids.
     pub joins: Vec<(Namespace, String)>,
 }
 
 impl Request {
-    /// Fills in what was left out: no image means `host`, no command a shell, and a shell that
-    /// we sit at is interactive.
-    pub fn new(args: &RunArgs) -> Result<Self> {
+    /// Fills in what was left out: no image means `host`; no command the image's, or a shell in `host`
+    /// and in directories, and a shell that we sit at is interactive.
+    pub fn new(args: &RunArgs, store: &Store) -> Result<Self> {
         let words: Vec<String> = args
             .image_and_command
             .iter()
@@ -50,36 +53,48 @@ impl Request {
             .map_err(|word| {
                 anyhow::anyhow!("config.json is UTF-8, and {} is not", word.display())
             })?;
-        let image_name = words.first().map_or("host", String::as_str);
-        let image = Image::parse(image_name)?;
-        let mut command: Vec<_> = words.iter().skip(1).cloned().collect();
+        let text = words.first().map_or("host", String::as_str);
+        let base =
+            if args.mounts.rootfs { Base::directory(text)? } else { Base::find(store, text)? };
+        let asked = words.get(1..).unwrap_or_default();
+        let entrypoint = args.process.entrypoint.as_ref();
+        ensure!(
+            !(entrypoint.is_some_and(String::is_empty) && asked.is_empty()),
+            "with --entrypoint \"\" COMMAND is needed"
+        );
+        let entrypoint = entrypoint.map(|program| {
+            if program.is_empty() { &[][..] } else { std::slice::from_ref(program) }
+        });
+        let mut command = config::command(&base.config, entrypoint, asked);
         let shell = command.is_empty();
         if shell {
-            let bash = image == Image::Host && Path::new("/usr/bin/bash").exists();
+            ensure!(
+                base.id.is_none(),
+                "no command: the image {} has none of its own, so name a program behind it",
+                base.name
+            );
+            let bash = base.image == Image::Host && Path::new("/usr/bin/bash").exists();
             command.push(if bash { "bash" } else { "sh" }.to_owned());
         }
         let sit_at_it = shell && at_terminal();
         let plain_user = !geteuid().is_root();
-        let net = args.network.net.unwrap_or(if plain_user { Net::None } else { Net::Bridge });
+        let default = if plain_user { Net::None } else { Net::Bridge };
+        let net = args.network.net.clone().unwrap_or(default);
+        let network = network::find(&args.network, &net, store)?;
         ensure!(
-            !(plain_user && net == Net::Bridge),
-            "--net bridge needs root: a plain user can make a bridge only in a network namespace \
-             of its own, without a way out; run as root, or in the lab: cargo workshop lab"
-        );
-        ensure!(
-            (args.network.publish.is_empty() && !args.network.publish_all) || net == Net::Bridge,
-            "--publish needs --net bridge: without the bridge there is nothing to translate"
+            net != Net::None || args.names.add_host.iter().all(|host| host.address.is_some()),
+            "--add-host NAME:host-gateway needs a network on which the host has an address"
         );
         if args.limits.cgroup_rw {
             step02_cgroups::check_delegation().context("--cgroup-rw cannot be had")?;
         }
         let request = Self {
-            image_name: image_name.to_owned(),
-            image,
+            base,
             command,
             interactive: args.stdio.interactive || sit_at_it,
             tty: args.stdio.tty || sit_at_it,
             net,
+            network,
             joins: namespaces::joins(args)?,
         };
         let stdin_is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
@@ -99,7 +114,7 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
     let spec = json!({
         "ociVersion": "1.2.0",
         "hostname": hostname,
-        "root": { "path": utf8(rootfs)? },
+        "root": { "path": utf8(rootfs)?, "readonly": args.mounts.read_only },
         "process": process::process(args, request, &hostname, &capabilities)?,
         "mounts": mounts::mounts(args, request, new)?,
         "annotations": annotations(args, request),
@@ -112,11 +127,24 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
 fn annotations(args: &RunArgs, request: &Request) -> Value {
     let mut annotations = network::annotations(args, request);
     annotations[Annotation::INTERACTIVE] = request.interactive.to_string().into();
-    annotations[Annotation::USER] = args.process.user.as_deref().unwrap_or_default().into();
+    if let Some(signal) = request.base.config.stop_signal() {
+        annotations[Annotation::STOP_SIGNAL] = signal.as_str().into();
+    }
+    let user = args.process.user.as_deref().or(request.base.config.user().as_deref());
+    annotations[Annotation::USER] = user.unwrap_or_default().into();
+    let names = &args.names;
+    annotations[Annotation::HOSTS] = words(&names.add_host).into();
+    annotations[Annotation::DNS] = words(&names.dns).into();
+    annotations[Annotation::DNS_SEARCH] = names.dns_search.join(" ").into();
+    annotations[Annotation::DNS_OPTIONS] = names.dns_option.join(" ").into();
     let joins = request.joins.iter().map(|(kind, id)| format!("{}={id}", kind.name()));
     annotations[Annotation::JOIN] = joins.collect::<Vec<_>>().join(" ").into();
     annotations[Annotation::GROUPS] = args.process.group_add.join(" ").into();
     annotations
+}
+
+fn words(list: &[impl ToString]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// A path as text. It may be where a link leads, and so not as it was on the command line.

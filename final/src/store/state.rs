@@ -18,6 +18,9 @@ pub struct State {
     pub name: String,
     /// As the user wrote it.
     pub image: String,
+    /// The image's id; `host` and directories have none.
+    #[serde(default)]
+    pub image_id: Option<String>,
     /// The program with its arguments.
     pub command: Vec<String>,
     /// Seconds since 1970.
@@ -63,7 +66,8 @@ impl Process {
         Ok(Some(Self { pid: pid.as_raw(), start_time }))
     }
 
-    pub(super) fn is_there(self) -> Result<bool> {
+    /// Whether it is still there.
+    pub fn is_there(self) -> Result<bool> {
         Ok(Self::find(Pid::from_raw(self.pid))? == Some(self))
     }
 }
@@ -100,6 +104,7 @@ impl State {
             name: name.unwrap_or_else(|| id[..12].to_owned()),
             id,
             image,
+            image_id: None,
             command,
             created: now.as_secs(),
             rm: false,

@@ -42,16 +42,7 @@ fn list(args: &PsArgs) -> Result<()> {
     let titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
     let mut rows = vec![titles.map(str::to_owned)];
     rows.extend(containers.iter().rev().map(row));
-    let widths: Vec<_> = (0..titles.len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut table = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}   "));
-        table += cells.collect::<String>().trim_end();
-        table.push('\n');
-    }
-    super::print(&table)
+    super::print(&super::table(&rows))
 }
 
 fn row(container: &Container) -> [String; 7] {
@@ -76,7 +67,7 @@ fn row(container: &Container) -> [String; 7] {
 }
 
 /// A time span in docker's words.
-fn since(seconds: u64) -> String {
+pub(super) fn since(seconds: u64) -> String {
     let count =
         |number, unit: &str| format!("{number} {unit}{}", if number == 1 { "" } else { "s" });
     match seconds {

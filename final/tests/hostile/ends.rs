@@ -167,15 +167,21 @@ pub fn garbage_in_the_state_directory(who: Who) {
     let config = id.join("config.json");
     let good = fs::read_to_string(&config).unwrap();
     let path = "/../../../../../../../../../x".repeat(200);
+    let on = |bridge: &str, subnet: &str| {
+        let annotation = |name, value| format!("\"io.container-workshop.{name}\":\"{value}\"");
+        let network = [("network", "bridge"), ("bridge", bridge), ("subnet", subnet)];
+        let network = network.map(|(name, value)| annotation(name, value)).join(",");
+        good.replace(&annotation("network", "none"), &network)
+    };
     for text in [
         "",
         "{}",
         &good[..good.len() / 2],
-        &good.replace("\"workshop0\"", &format!("\"{path}\"")),
+        &on(&path, "10.77.0.0/24"),
         &good.replace("\"none\"", "\"moon\\u001b[2J\""),
         &good.replace("SCMP_ACT_ERRNO", "SCMP_ACT_NOTIFY"),
         &good.replace("CAP_CHOWN", "CAP_NONSENSE"),
-        &good.replace("10.77.0.0/24", "10.77.0.0/99"),
+        &on("workshop0", "10.77.0.0/99"),
     ] {
         fs::write(&config, text).unwrap();
         check(&text, &final_(&["exec", "box", "true"]), 125, &[config.to_str().unwrap()]);

@@ -3,13 +3,16 @@
 #![allow(clippy::wildcard_imports, reason = "the table below names every test, or it is dead code")]
 
 mod engine;
+mod files;
 mod isolation;
 mod limits;
 mod network;
+mod networks;
 mod security;
 mod shared;
 mod terminal;
 mod user;
+mod words;
 
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
@@ -20,13 +23,16 @@ use workshop::test;
 const BINARY: &str = env!("CARGO_BIN_EXE_final");
 
 use engine::*;
+use files::*;
 use isolation::*;
 use limits::*;
 use network::*;
+use networks::*;
 use security::*;
 use shared::*;
 use terminal::*;
 use user::*;
+use words::*;
 
 static TESTS: &[Test] = &[
     // engine.rs
@@ -42,6 +48,10 @@ static TESTS: &[Test] = &[
     test!(a_killed_runtime_takes_its_container_along, [Root, LabRoot, Plain]),
     test!(a_runtime_killed_at_any_time_leaves_nothing, [Root, LabRoot, Plain]),
     test!(a_living_container_survives_the_clean_up, [Root, LabRoot]),
+    // files.rs
+    test!(mounts_are_as_they_were_asked_for, [Root, LabRoot, Plain]),
+    test!(a_read_only_root_cannot_be_written, [Root, LabRoot, Plain]),
+    test!(a_device_is_there_if_it_was_asked_for, [Root, LabRoot, Plain]),
     // isolation.rs
     test!(capabilities_and_seccomp_are_dockers, [Root, LabRoot, Plain]),
     test!(new_namespaces_and_mounts_are_refused, [Root, LabRoot, Plain]),
@@ -71,6 +81,12 @@ static TESTS: &[Test] = &[
     test!(host_and_none_are_what_they_say, [Root, LabRoot, Plain]),
     test!(eight_at_once_share_a_bridge, [Root, LabRoot]),
     test!(a_plain_user_has_no_bridge, [Plain]),
+    // networks.rs
+    test!(a_network_is_made_listed_shown_and_removed, [Root, LabRoot]),
+    test!(each_network_has_a_subnet_of_its_own, [Root, LabRoot]),
+    test!(two_networks_are_closed_to_each_other, [Root, LabRoot]),
+    test!(an_internal_network_has_no_way_out, [Root, LabRoot]),
+    test!(a_network_survives_who_is_killed, [Root, LabRoot]),
     // terminal.rs
     test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
     test!(exec_has_a_terminal_too, [Root, Plain]),
@@ -86,6 +102,11 @@ static TESTS: &[Test] = &[
     test!(another_containers_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
     test!(the_processes_of_others_are_shared_if_asked_for, [Root, Plain], Limits),
     test!(without_a_cgroup_processes_are_not_shared, [LabRoot, Plain], NoLimits),
+    // words.rs
+    test!(variables_come_from_files, [Root, Plain]),
+    test!(the_program_can_be_replaced, [Root, Plain]),
+    test!(names_are_added_and_looked_up_as_told, [Root, LabRoot, Plain]),
+    test!(settings_of_a_namespace_are_its_own, [Root, LabRoot, Plain]),
     // user.rs
     test!(the_user_is_looked_up_in_the_container, [Root]),
     test!(another_user_may_do_less, [Root]),

@@ -173,6 +173,9 @@ pub fn a_plain_user_has_no_bridge(_: Who) {
     let refused = script(&["--net", "bridge"], "true");
     assert_eq!(refused.status, Some(125), "{refused:?}");
     assert!(refused.stderr.contains("needs root"), "{refused:?}");
+    let refused = final_(&["network", "create", "blue"]);
+    assert_eq!(refused.status, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("needs root"), "{refused:?}");
     // Without being told, it runs and says in one line what differs.
     let ran = script(&[], "true");
     assert_eq!((ran.status, ran.stderr.lines().count()), (Some(0), 1), "{ran:?}");

@@ -2,6 +2,7 @@
 
 mod limits;
 mod mounts;
+mod names;
 mod namespaces;
 mod network;
 mod process;
@@ -12,7 +13,8 @@ use std::ffi::OsString;
 use clap::Args;
 
 pub use limits::LimitArgs;
-pub use mounts::MountArgs;
+pub use mounts::{HostDevice, MountArgs};
+pub use names::NameArgs;
 pub use namespaces::{NamespaceArgs, Share};
 pub use network::{Net, NetworkArgs};
 pub use process::{ProcessArgs, parse_env};
@@ -44,6 +46,10 @@ pub struct RunArgs {
     #[command(flatten)]
     pub network: NetworkArgs,
 
+    /// Who knows which names.
+    #[command(flatten)]
+    pub names: NameArgs,
+
     /// Which namespaces are shared.
     #[command(flatten)]
     pub namespaces: NamespaceArgs,
@@ -68,7 +74,7 @@ pub struct RunArgs {
     #[arg(long, action = clap::ArgAction::Help)]
     pub help: Option<bool>,
 
-    /// The image, `host` or a directory, and the program to run in it
+    /// The image (`host`, a name or id, or a directory: ./DIR), and the program to run in it
     #[arg(value_name = "IMAGE [COMMAND...]", trailing_var_arg = true)]
     pub image_and_command: Vec<OsString>,
 }

@@ -21,6 +21,10 @@ pub struct NamespaceArgs {
     /// The host name: its own, the host's, or that of another container
     #[arg(long, value_name = "host|container:NAME")]
     pub uts: Option<Share>,
+
+    /// Set a setting of its network or IPC namespace (may be repeated)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = crate::sysctl::parse)]
+    pub sysctl: Vec<(String, String)>,
 }
 
 /// Whose a namespace is.
