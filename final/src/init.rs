@@ -8,6 +8,7 @@ use step02_cgroups::Cgroup;
 use step04_bridge_veth::{Network, loopback_up};
 
 use crate::bundle::Bundle;
+use crate::monitor::Stdio;
 use crate::{etc, terminal};
 
 /// Turns this process, alone in its new namespaces, into the container's first one.
@@ -15,7 +16,12 @@ use crate::{etc, terminal};
 /// The order is the kernel's. Privileges are given up last, as all that comes before needs them,
 /// and every path after `enter` is the container's own.
 // ANCHOR: init
-pub fn init(bundle: &Bundle, cgroup: &Cgroup, network: Option<&Network>) -> Result<Prepared> {
+pub fn init(
+    bundle: &Bundle,
+    cgroup: &Cgroup,
+    network: Option<&Network>,
+    stdio: &Stdio,
+) -> Result<Prepared> {
     let process = &bundle.process;
     process.leave_caller()?;
     cgroup.join()?;
@@ -30,7 +36,7 @@ pub fn init(bundle: &Bundle, cgroup: &Cgroup, network: Option<&Network>) -> Resu
     }
     let root = bundle.rootfs.enter()?;
     etc::write(&root, &bundle.hostname, address(network), &bundle.resolv_conf)?;
-    let terminal = process.open_stdio()?;
+    let terminal = stdio.take()?;
     if process.terminal {
         terminal::bind_console(&root)?;
     }

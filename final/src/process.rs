@@ -53,7 +53,7 @@ impl Process {
     /// Gives it its terminal, if it is to have one, or takes the user's away; returns our side.
     pub fn open_stdio(&self) -> Result<Option<OwnedFd>> {
         if self.terminal {
-            return terminal::open_in_container().map(Some);
+            return terminal::open_in_container(terminal::window()).map(Some);
         }
         if !self.interactive {
             let null = open_device("/dev/null", makedev(1, 3))?;

@@ -39,6 +39,9 @@ pub struct Rootfs {
     pub image: Image,
     /// Overlays beside that of `/`, in order.
     pub layers: Vec<Layer>,
+    /// The directory that keeps what the container writes, `upperN` of overlay N; the last is that of
+    /// `/`. None: it is gone with the container.
+    pub keep: Option<PathBuf>,
     /// Everything else that is mounted, in order.
     pub mounts: Vec<Mount>,
     /// Paths that look empty.
@@ -61,7 +64,7 @@ impl Rootfs {
         let lowers =
             self.layers.iter().map(|l| Root::open(&l.lower)).collect::<Result<Vec<_>>>()?;
         let mounts = self.mounts.iter().map(Mount::open).collect::<Result<Vec<_>>>()?;
-        let staging = Staging::mount()?; // covers /tmp, so it comes after all that may be there
+        let staging = Staging::mount(self.keep.as_deref())?; // covers /tmp, so it comes after all that may be there
         let nodes = open_nodes(&staging.directory("dev")?)?;
         let overlays = lowers.iter().map(|l| staging.overlay(l)).collect::<Result<Vec<_>>>()?;
         let image = image.map_or_else(|| staging.skeleton(), Ok)?;

@@ -14,6 +14,7 @@ use step03_rootfs::Image;
 
 use crate::bundle::Annotation;
 use crate::cli::{Net, RunArgs};
+use crate::monitor::Restart;
 use crate::process::at_terminal;
 
 /// What was asked for, with docker's defaults filled in.
@@ -35,8 +36,8 @@ pub struct Request {
 
 impl Request {
     /// Fills in what was left out: no image means `host`, no command a shell, and a shell that
-    /// we sit at is interactive.
-    pub fn new(args: &RunArgs) -> Result<Self> {
+    /// we sit at is interactive. Only who is `attached` sits at it.
+    pub fn new(args: &RunArgs, attached: bool) -> Result<Self> {
         let words: Vec<String> = args
             .image_and_command
             .iter()
@@ -53,7 +54,7 @@ impl Request {
             let bash = image == Image::Host && Path::new("/usr/bin/bash").exists();
             command.push(if bash { "bash" } else { "sh" }.to_owned());
         }
-        let sit_at_it = shell && at_terminal();
+        let sit_at_it = attached && shell && at_terminal();
         let plain_user = !geteuid().is_root();
         let net = args.network.net.unwrap_or(if plain_user { Net::None } else { Net::Bridge });
         ensure!(
@@ -64,6 +65,10 @@ impl Request {
         ensure!(
             args.network.publish.is_empty() || net == Net::Bridge,
             "--publish needs --net bridge: without the bridge there is nothing to translate"
+        );
+        ensure!(
+            !args.life.rm || args.life.restart.unwrap_or_default() == Restart::No,
+            "--rm and --restart contradict each other: what is started again is not to be removed"
         );
         if args.limits.cgroup_rw {
             step02_cgroups::check_delegation().context("--cgroup-rw cannot be had")?;
@@ -78,7 +83,7 @@ impl Request {
         };
         let stdin_is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
         ensure!(
-            !(request.interactive && request.tty) || stdin_is_terminal,
+            !(attached && request.interactive && request.tty) || stdin_is_terminal,
             "the input device is not a terminal: leave out -t"
         );
         Ok(request)

@@ -1,12 +1,11 @@
 //! `final ps`
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::Result;
 use clap::Args;
 use step01_namespaces::printable;
 
-use crate::store::{Container, Store};
+use super::pause::is_paused;
+use crate::store::{Container, Store, now};
 
 /// `ps [-a] [-q]`
 #[derive(Args, Debug, Clone)]
@@ -40,7 +39,9 @@ fn list(args: &PsArgs) -> Result<()> {
     }
     let titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
     let mut rows = vec![titles.map(str::to_owned)];
-    rows.extend(containers.iter().rev().map(row));
+    for container in containers.iter().rev() {
+        rows.push(row(container)?);
+    }
     let widths: Vec<_> = (0..titles.len())
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
@@ -53,29 +54,38 @@ fn list(args: &PsArgs) -> Result<()> {
     super::print(&table)
 }
 
-fn row(container: &Container) -> [String; 7] {
+fn row(container: &Container) -> Result<[String; 7]> {
     let state = &container.state;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let age = since(now.saturating_sub(state.created));
     let command: String = state.command.join(" ").chars().take(20).collect();
-    let status = match state.exited {
-        Some(status) => format!("Exited ({status})"),
-        None if state.process.is_some() => format!("Up {age}"),
-        None => "Created".to_owned(),
-    };
-    [
+    Ok([
         state.short_id().to_owned(),
         printable(&state.image),
         format!("{command:?}"),
-        format!("{age} ago"),
-        status,
+        format!("{} ago", since(state.created)),
+        status(container)?,
         state.ports.join(", "),
         state.name.clone(),
-    ]
+    ])
 }
 
-/// A time span in docker's words.
-fn since(seconds: u64) -> String {
+/// What it does, and since when, in docker's words.
+fn status(container: &Container) -> Result<String> {
+    let state = &container.state;
+    let ago = || state.finished.map_or_else(String::new, |end| format!(" {} ago", since(end)));
+    Ok(match (container.is_alive()?, state.process, state.exited) {
+        (true, Some(_), _) => {
+            let paused = if is_paused(container).unwrap_or(false) { " (Paused)" } else { "" };
+            format!("Up {}{paused}", since(state.started.unwrap_or(state.created)))
+        }
+        (true, None, Some(status)) => format!("Restarting ({status}){}", ago()),
+        (false, _, Some(status)) => format!("Exited ({status}){}", ago()),
+        _ => "Created".to_owned(),
+    })
+}
+
+/// The time from then (nanoseconds since 1970) to now, in docker's words.
+fn since(then: u64) -> String {
+    let seconds = now().saturating_sub(then) / 1_000_000_000;
     let count =
         |number, unit: &str| format!("{number} {unit}{}", if number == 1 { "" } else { "s" });
     match seconds {

@@ -1,54 +1,46 @@
 //! `final run`
 
 use anyhow::Result;
-use colored::Colorize as _;
-use nix::unistd::geteuid;
-use step01_namespaces::{Signals, say, warn};
-use step03_rootfs::Image;
-use step05_nat::Publish;
+use clap::Args;
+use step01_namespaces::Signals;
 
-use crate::bundle::Bundle;
+use super::create::Plan;
 use crate::cli::RunArgs;
-use crate::security::protect_own_program;
-use crate::spec::Request;
-use crate::store::{State, Store, new_id};
-use crate::{create, image, spec};
+use crate::client::{self, Wanted};
+use crate::monitor;
 
-/// Flags + image -> bundle -> a container's whole life; returns its exit status.
-pub fn run(args: &RunArgs) -> Result<u8> {
-    protect_own_program()?;
-    let signals = Signals::block()?;
+/// `run [OPTIONS] [IMAGE [COMMAND...]]`
+#[derive(Args, Debug, Clone)]
+#[command(override_usage = "final run [OPTIONS] [IMAGE [COMMAND...]]")]
+pub struct RunVerb {
+    /// Leave it running, and print its id
+    #[arg(long, short)]
+    pub detach: bool,
 
-    // All of it is checked before anything is made.
-    let request = Request::new(args)?;
-    let id = new_id()?;
-    let store = Store::open()?;
-    let directory = store.bundle_of(&id);
-    let rootfs = match &request.image {
-        Image::Host => image::host_rootfs(&store)?,
-        Image::Directory(path) => path.clone(),
-    };
-    let spec = spec::build(args, &request, &id, &rootfs)?;
-    let bundle = Bundle::new(&spec)?;
-
-    super::gc::sweep_if_needed(&store)?;
-    let mut state = State::new(id, args.name.clone(), request.image_name, request.command)?;
-    state.rm = args.rm;
-    state.ports = args.network.publish.iter().map(Publish::arrow).collect();
-    let mut container = store.create(state)?;
-    if request.image == Image::Host {
-        image::write_host(&store, &rootfs)?;
-    }
-    Bundle::save(&directory, &spec)?;
-    if !geteuid().is_root() && args.network.net.is_none() {
-        say(
-            "rootless:".yellow(),
-            "you are not root, so this container has a user namespace, and of networks only its \
-             own loopback (--net host shares yours)",
-        );
-    }
-    let status = create::run(&mut container, &bundle, &signals)?;
-    // The program has run, and its status is what our caller waits for.
-    container.finish(status).unwrap_or_else(|error| warn(&format!("{error:#}")));
-    Ok(status)
+    /// The container.
+    #[command(flatten)]
+    pub container: RunArgs,
 }
+
+/// Makes a container, starts it, and stays with it to its end; returns its exit status.
+// ANCHOR: run
+pub fn run(args: &RunVerb) -> Result<u8> {
+    super::begin_start()?;
+    let signals = Signals::block()?;
+    // All of it is checked before anything is made.
+    let mut plan = Plan::new(&args.container, !args.detach)?;
+    plan.state.input_ends = !args.detach;
+    let cidfile = plan.note_id(args.container.life.cidfile.as_deref())?;
+    let (id, stdio) = (plan.state.id.clone(), plan.stdio);
+
+    let wanted = Wanted { input: stdio.interactive, terminal: stdio.tty, signals: true };
+    let attach = (!args.detach).then_some(wanted);
+    let connection = monitor::start(attach, || plan.make())?;
+    monitor::wait_until_started(&connection)?;
+    cidfile.keep();
+    match attach {
+        Some(wanted) => client::attach(&connection, wanted, &signals),
+        None => super::print(&format!("{id}\n")).map(|()| 0),
+    }
+}
+// ANCHOR_END: run

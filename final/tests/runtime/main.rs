@@ -4,6 +4,7 @@
 
 mod engine;
 mod isolation;
+mod life;
 mod limits;
 mod network;
 mod terminal;
@@ -11,6 +12,9 @@ mod terminal;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
 use workshop::suite::{Outcome, Test, command, eventually, probe_volume, run, suite};
 use workshop::test;
 
@@ -18,6 +22,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_final");
 
 use engine::*;
 use isolation::*;
+use life::*;
 use limits::*;
 use network::*;
 use terminal::*;
@@ -33,8 +38,8 @@ static TESTS: &[Test] = &[
     test!(exec_joins_the_container, [Root, LabRoot, Plain]),
     test!(input_is_passed_on_if_asked_for, [Root, Plain]),
     test!(environment_and_working_directory_are_as_told, [Root, Plain]),
-    test!(a_killed_runtime_takes_its_container_along, [Root, LabRoot, Plain]),
-    test!(a_runtime_killed_at_any_time_leaves_nothing, [Root, LabRoot, Plain]),
+    test!(a_killed_monitor_takes_its_container_along, [Root, LabRoot, Plain]),
+    test!(a_monitor_killed_at_any_time_leaves_nothing, [Root, LabRoot, Plain]),
     test!(a_living_container_survives_the_clean_up, [Root, LabRoot]),
     // isolation.rs
     test!(capabilities_and_seccomp_are_dockers, [Root, LabRoot, Plain]),
@@ -45,6 +50,28 @@ static TESTS: &[Test] = &[
     test!(exec_cannot_be_spied_upon, [Root, LabRoot, Plain]),
     test!(etc_is_written_inside_the_image, [Root, LabRoot, Plain]),
     test!(the_container_does_not_see_the_host, [Root, LabRoot, Plain]),
+    // life.rs
+    test!(a_detached_container_serves_until_it_is_stopped, [Root, LabRoot, Plain]),
+    test!(logs_have_both_streams_with_their_times, [Root, Plain]),
+    test!(logs_are_followed_to_the_end, [Root, Plain]),
+    test!(logs_are_rotated, [Root]),
+    test!(stop_asks_first_and_then_kills, [Root, LabRoot, Plain]),
+    test!(a_created_container_is_started_later, [Root, LabRoot, Plain]),
+    test!(what_was_written_is_there_after_the_next_start, [Root, LabRoot, Plain]),
+    test!(two_wait_for_one_end, [Root, Plain]),
+    test!(a_restart_policy_counts, [Root, LabRoot, Plain]),
+    test!(stop_ends_what_would_be_restarted, [Root, Plain]),
+    test!(a_paused_container_stands_still, [Root], Limits),
+    test!(without_a_cgroup_nothing_is_paused, [LabRoot, Plain], NoLimits),
+    test!(two_are_attached_at_once, [Root, LabRoot, Plain]),
+    test!(keys_detach_from_a_terminal, [Root, Plain]),
+    test!(a_container_outlives_who_started_it, [Root, LabRoot, Plain]),
+    test!(who_is_killed_at_any_time_leaves_a_whole_container_or_none, [Root, LabRoot, Plain]),
+    test!(a_reader_that_never_reads_holds_up_nobody, [Root, Plain]),
+    test!(a_slow_reader_loses_nothing, [Root, Plain]),
+    test!(two_starts_at_once_start_it_once, [Root, LabRoot, Plain]),
+    test!(a_detached_container_keeps_nothing_of_its_caller, [Root, Plain]),
+    test!(the_state_is_where_it_belongs, [Plain]),
     // limits.rs
     test!(too_much_memory_is_killed_and_reported, [Root, Plain], Limits),
     test!(processor_time_is_limited, [Root, Plain], Limits),
@@ -92,6 +119,33 @@ fn start(name: &str, options: &[&str], words: &[&str]) -> Child {
     // It is up when a process can join it.
     eventually(&format!("{name} runs"), || final_(&["exec", name, "true"]).status == Some(0));
     child
+}
+
+/// The monitor of a container, by its state.json.
+fn monitor(name: &str) -> Pid {
+    let root = std::env::var("FINAL_ROOT").expect("a lab");
+    for entry in std::fs::read_dir(format!("{root}/containers")).expect("the store") {
+        let text = std::fs::read(entry.expect("a container").path().join("state.json"));
+        let state: Value = serde_json::from_slice(&text.expect("its state")).expect("JSON");
+        if state["name"] == name {
+            let pid = state["monitor"]["pid"].as_i64().expect("a monitor");
+            return Pid::from_raw(i32::try_from(pid).expect("a pid"));
+        }
+    }
+    panic!("no container {name}")
+}
+
+/// SIGKILL for the monitor of a container.
+fn kill_monitor(name: &str) {
+    kill_process(monitor(name));
+}
+
+/// Returns when it has had its effect, or the process has ended by itself.
+fn kill_process(pid: Pid) {
+    let _ = kill(pid, Signal::SIGKILL);
+    let state = format!("/proc/{pid}/stat");
+    let is_gone = || std::fs::read_to_string(&state).map_or(true, |stat| stat.contains(") Z "));
+    eventually("the monitor is gone", is_gone);
 }
 
 /// Kills the container, and waits for its runtime.

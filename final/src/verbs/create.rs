@@ -1,0 +1,114 @@
+//! `final create`
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use colored::Colorize as _;
+use nix::unistd::geteuid;
+use oci_spec::runtime::Spec;
+use step01_namespaces::say;
+use step03_rootfs::Image;
+use step05_nat::Publish;
+
+use crate::bundle::Bundle;
+use crate::cli::{RunArgs, grace};
+use crate::spec::Request;
+use crate::store::{Container, State, Store, new_id};
+use crate::{image, spec};
+
+/// Makes a container that is not started yet, and prints its id.
+pub fn run(args: &RunArgs) -> Result<u8> {
+    let plan = Plan::new(args, false)?;
+    let cidfile = plan.note_id(args.life.cidfile.as_deref())?;
+    let id = plan.state.id.clone();
+    plan.make()?.0.made()?;
+    cidfile.keep();
+    super::print(&format!("{id}\n")).map(|()| 0)
+}
+
+/// A container that is to be made: all that can be checked has been, and nothing is made yet.
+pub struct Plan {
+    store: Store,
+    spec: Spec,
+    bundle: Bundle,
+    /// The unpacked image, and whether it is to be written if nobody has.
+    rootfs: PathBuf,
+    is_host: bool,
+    /// What will be known about it.
+    pub state: State,
+    /// What was asked for, with docker's defaults filled in.
+    pub stdio: crate::cli::StdioArgs,
+}
+
+impl Plan {
+    /// Flags + image -> bundle. Whoever is `attached` sits at the container's terminal.
+    pub fn new(args: &RunArgs, attached: bool) -> Result<Self> {
+        let request = Request::new(args, attached)?;
+        let stdio = crate::cli::StdioArgs { interactive: request.interactive, tty: request.tty };
+        let id = new_id()?;
+        let store = Store::open()?;
+        let rootfs = match &request.image {
+            Image::Host => image::host_rootfs(&store)?,
+            Image::Directory(path) => path.clone(),
+        };
+        let spec = spec::build(args, &request, &id, &rootfs)?;
+        let bundle = Bundle::new(&spec)?;
+        let mut state = State::new(id, args.name.clone(), request.image_name, request.command);
+        state.ports = args.network.publish.iter().map(Publish::arrow).collect();
+        state.labels = args.life.label.iter().cloned().collect();
+        state.rm = args.life.rm;
+        state.restart = args.life.restart.unwrap_or_default();
+        state.stop_signal = args.life.stop_signal.to_string();
+        state.stop_timeout = grace(args.life.stop_timeout);
+        super::gc::sweep_if_needed(&store)?;
+        if !geteuid().is_root() && args.network.net.is_none() {
+            say(
+                "rootless:".yellow(),
+                "you are not root, so this container has a user namespace, and of networks only \
+                 its own loopback (--net host shares yours)",
+            );
+        }
+        let is_host = request.image == Image::Host;
+        Ok(Self { store, spec, bundle, rootfs, is_host, state, stdio })
+    }
+
+    /// Makes its directory.
+    pub fn make(self) -> Result<(Container, Bundle)> {
+        let container = self.store.create(self.state)?;
+        if self.is_host {
+            image::write_host(&self.store, &self.rootfs)?;
+        }
+        Bundle::save(container.bundle(), &self.spec)?;
+        Ok((container, self.bundle))
+    }
+
+    /// Writes the id into a file, which must not be there yet.
+    pub fn note_id(&self, path: Option<&Path>) -> Result<IdFile> {
+        if let Some(path) = path {
+            File::create_new(path)
+                .and_then(|mut file| file.write_all(self.state.id.as_bytes()))
+                .with_context(|| {
+                    format!("cannot write the container's id to {}", path.display())
+                })?;
+        }
+        Ok(IdFile(path.map(Path::to_owned)))
+    }
+}
+
+/// `--cidfile`. Dropping it removes it: there is no container.
+pub struct IdFile(Option<PathBuf>);
+
+impl IdFile {
+    /// There is one.
+    pub fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for IdFile {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|path| drop(fs::remove_file(path)));
+    }
+}
