@@ -50,10 +50,14 @@ pub fn attach(connection: &Connection, wanted: Wanted, signals: &Signals) -> Res
         if ready.input && !user.pass_on_input()? {
             return Ok(0);
         }
-        if ready.output && !user.show()? {
-            return Ok(BROKEN_PIPE);
+        if !ready.rest {
+            continue;
         }
-        if ready.message {
+        if user.shown.is_some() {
+            if !user.show()? {
+                return Ok(BROKEN_PIPE);
+            }
+        } else {
             match connection.receive()? {
                 Some(Message::Ended(status)) => return Ok(status),
                 Some(Message::Failed(failure)) => return Err(failure.into()),
@@ -82,8 +86,8 @@ struct User<'c> {
 struct Ready {
     signal: bool,
     input: bool,
-    output: bool,
-    message: bool,
+    /// There is a message, or room for what is to be shown.
+    rest: bool,
 }
 
 impl User<'_> {
@@ -104,12 +108,7 @@ impl User<'_> {
             result => result.context("cannot wait for the container")?,
         };
         let is_ready = |index: usize| fds.get(index).and_then(PollFd::any) == Some(true);
-        Ok(Ready {
-            signal: is_ready(0),
-            output: is_ready(1) && self.shown.is_some(),
-            message: is_ready(1) && self.shown.is_none(),
-            input: is_ready(2),
-        })
+        Ok(Ready { signal: is_ready(0), rest: is_ready(1), input: is_ready(2) })
     }
 
     /// A changed window is told to the container's terminal; all other signals are for the program.

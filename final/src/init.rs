@@ -1,15 +1,18 @@
 //! The life cycle, the child's side: from Go to the exec, in order.
 
-use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use anyhow::Result;
 use step01_namespaces::Prepared;
 use step02_cgroups::Cgroup;
-use step04_bridge_veth::{Network, loopback_up};
+use step04_bridge_veth::loopback_up;
 
 use crate::bundle::Bundle;
+use crate::join::Join;
 use crate::monitor::Stdio;
-use crate::{etc, terminal};
+use crate::network::Attachment;
+use crate::{etc, sysctl, terminal};
 
 /// Turns this process, alone in its new namespaces, into the container's first one.
 ///
@@ -19,12 +22,14 @@ use crate::{etc, terminal};
 pub fn init(
     bundle: &Bundle,
     cgroup: &Cgroup,
-    network: Option<&Network>,
+    join: &Join,
+    network: Option<&Attachment>,
     stdio: &Stdio,
 ) -> Result<Prepared> {
     let process = &bundle.process;
     process.leave_caller()?;
     cgroup.join()?;
+    join.after_clone()?;
     bundle.namespaces.set_up(&bundle.hostname)?;
     if bundle.may_write_cgroup() {
         cgroup.enter_leaf()?;
@@ -34,17 +39,21 @@ pub fn init(
         None if bundle.has_own_network() => loopback_up()?,
         None => {}
     }
+    sysctl::write(&bundle.sysctl)?;
+    let shared_memory = join.shared_memory()?;
     let root = bundle.rootfs.enter()?;
-    etc::write(&root, &bundle.hostname, address(network), &bundle.resolv_conf)?;
+    if let Some(shared_memory) = shared_memory {
+        root.mount(shared_memory.as_fd(), Path::new("/dev/shm"))?;
+    }
+    etc::write(&root, &bundle.hostname, network, &bundle.hosts, &bundle.resolv_conf)?;
+    let user = process.user.find(&root)?;
     let terminal = stdio.take()?;
+    user.own_stdio(process.terminal)?;
     if process.terminal {
         terminal::bind_console(&root)?;
     }
-    process.restrict()?;
-    Ok(process.command(terminal))
+    bundle.rootfs.make_read_only(&root)?;
+    process.restrict(&user)?;
+    Ok(process.command(&user, terminal))
 }
 // ANCHOR_END: init
-
-fn address(network: Option<&Network>) -> Option<Ipv4Addr> {
-    network.map(Network::address)
-}

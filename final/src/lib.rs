@@ -13,9 +13,13 @@
 //! | [`create`] | the life cycle, the monitor's side, in order |
 //! | [`init`] | the life cycle, the child's side, in order |
 //! | [`process`] | how a process becomes one of the container's: for `init` and for `exec` |
+//! | [`join`] | namespaces of others: for `exec`, and to share some |
 //! | [`security`] | capabilities, seccomp, rlimits, keyring |
+//! | [`user`] | who it is: users and groups of the container |
+//! | [`sysctl`] | settings that a namespace has for itself |
 //! | [`terminal`] | the container's terminal and the user's |
 //! | [`etc`] | /etc/hosts, /etc/hostname, /etc/resolv.conf |
+//! | [`network`] | the container's place on a bridge, its published ports |
 //! | [`image`] | the image `host`, unpacked |
 //! | [`store`] | what is on disk about each container |
 
@@ -26,10 +30,14 @@ pub mod create;
 pub mod etc;
 pub mod image;
 pub mod init;
+pub mod join;
 pub mod monitor;
+pub mod network;
 pub mod process;
 pub mod security;
 pub mod spec;
 pub mod store;
+pub mod sysctl;
 pub mod terminal;
+pub mod user;
 pub mod verbs;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use runtime::cli::{Cli, Verb};
 use runtime::verbs::{
-    attach, create, exec, gc, kill, logs, pause, ps, restart, rm, run, start, stop, wait,
+    attach, create, exec, gc, kill, logs, network, pause, ps, restart, rm, run, start, stop, wait,
 };
 
 fn main() -> ExitCode {
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Verb::Wait(args) => wait::run(&args),
         Verb::Kill(args) => kill::run(&args),
         Verb::Rm(args) => rm::run(&args),
+        Verb::Network(verb) => network::run(&verb),
         Verb::Gc => gc::run(),
     })
 }

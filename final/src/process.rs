@@ -1,21 +1,22 @@
 //! How a process becomes one of the container's: the last part of `run` and of `exec`.
 
+use std::fs;
 use std::io::stdin;
 use std::os::fd::OwnedFd;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use caps::CapsHashSet;
-use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{SFlag, fstat, makedev};
-use nix::unistd::{dup2_stdin, setgroups, setsid};
+use nix::unistd::{Pid, dup2_stdin, setsid};
 use step01_namespaces::Prepared;
 
 use crate::security::{self, Filters};
 use crate::terminal;
+use crate::user::{User, Wanted};
 
 /// A process as config.json describes it, checked and ready.
 pub struct Process {
@@ -23,16 +24,22 @@ pub struct Process {
     pub args: Vec<String>,
     /// All of its environment, as NAME=VALUE.
     pub env: Vec<String>,
+    /// Who it is to be.
+    pub user: Wanted,
     /// Whether it gets a terminal of its own.
     pub terminal: bool,
     /// Whether our standard input is for it; otherwise it reads /dev/null.
     pub interactive: bool,
     /// What it may still do.
     pub capabilities: CapsHashSet,
+    /// Whether no exec gains a privilege.
+    pub no_new_privileges: bool,
     /// The system calls that it may make; none: all.
     pub seccomp: Option<Filters>,
     /// Soft and hard limit of each resource.
     pub rlimits: Vec<(Resource, u64, u64)>,
+    /// How soon it is killed when memory runs out, if that is not to be as with our caller.
+    pub oom_score_adj: Option<i32>,
 }
 
 impl Process {
@@ -51,43 +58,63 @@ impl Process {
     }
 
     /// Gives it its terminal, if it is to have one, or takes the user's away; returns our side.
-    pub fn open_stdio(&self) -> Result<Option<OwnedFd>> {
-        if self.terminal {
-            return terminal::open_in_container(terminal::window()).map(Some);
-        }
-        if !self.interactive {
-            let null = open_device("/dev/null", makedev(1, 3))?;
-            dup2_stdin(null).context("cannot make /dev/null the standard input")?;
-        }
-        terminal::hide_users_terminal()
+    pub fn open_stdio(&self, user: &User) -> Result<Option<OwnedFd>> {
+        let ours = if self.terminal {
+            Some(terminal::open_in_container(terminal::window())?)
+        } else {
+            if !self.interactive {
+                let null = open_device("/dev/null", makedev(1, 3))?;
+                dup2_stdin(null).context("cannot make /dev/null the standard input")?;
+            }
+            terminal::hide_users_terminal()?
+        };
+        user.own_stdio(self.terminal)?;
+        Ok(ours)
     }
 
     /// Last of all: gives up what the program must not have. The order is the kernel's: every
     /// step takes a privilege or a system call that a later step takes away.
     // ANCHOR: restrict
-    pub fn restrict(&self) -> Result<()> {
+    pub fn restrict(&self, user: &User) -> Result<()> {
         // ANCHOR: ex-6.3
         for &(resource, soft, hard) in &self.rlimits {
-            setrlimit(resource, soft, hard)
-                .with_context(|| format!("cannot set {resource:?} to {soft}:{hard}"))?;
+            setrlimit(resource, soft, hard).with_context(|| {
+                format!("cannot set {resource:?} to {soft}:{hard} (raising it takes root)")
+            })?;
         }
-        match setgroups(&[]) {
-            // With a map of one id setgroups(2) is denied, see step01's idmap.rs.
-            Ok(()) | Err(Errno::EPERM) => {}
-            Err(errno) => return Err(errno).context("cannot leave the caller's groups"),
+        user.join_groups()?;
+        // Who may gain privileges by an exec may be filtered by CAP_SYS_ADMIN only, or could fool the
+        // program that gains them (seccomp(2)).
+        let filter = || self.seccomp.as_ref().map_or(Ok(()), Filters::apply);
+        if !self.no_new_privileges {
+            filter()?;
         }
+        security::limit_bounding_set(&self.capabilities)?;
+        user.switch()?;
         security::limit_capabilities(&self.capabilities)?;
-        security::no_new_privileges()?; // or else seccomp would need CAP_SYS_ADMIN
-        self.seccomp.as_ref().map_or(Ok(()), Filters::apply)
+        if self.no_new_privileges {
+            security::no_new_privileges()?;
+            filter()?;
+        }
+        Ok(())
         // ANCHOR_END: ex-6.3
     }
     // ANCHOR_END: restrict
 
+    /// The parent's side, while the child waits: how soon it is killed when memory runs out
+    /// (proc_pid_oom_score_adj(5)).
+    pub fn adjust_oom_score(&self, pid: Pid) -> Result<()> {
+        let Some(score) = self.oom_score_adj else { return Ok(()) };
+        fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).with_context(|| {
+            format!("cannot set --oom-score-adj {score}; to lower it takes root (CAP_SYS_RESOURCE)")
+        })
+    }
+
     /// The program, with the terminal for the parent.
     #[must_use]
-    pub fn command(&self, terminal: Option<OwnedFd>) -> Prepared {
+    pub fn command(&self, user: &User, terminal: Option<OwnedFd>) -> Prepared {
         let mut command = Command::new(&self.args[0]);
-        command.args(&self.args[1..]).env_clear();
+        command.args(&self.args[1..]).env_clear().env("HOME", &user.home);
         command.envs(self.env.iter().filter_map(|variable| variable.split_once('=')));
         // A file that we or our caller have open could be a way out of the container.
         Prepared { command, terminal, only_stdio: true }

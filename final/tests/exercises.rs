@@ -4,14 +4,18 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::resource::Resource;
-use nix::unistd::{Gid, getgroups, getpid, getsid, setgroups};
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Uid, getgid, getgroups, getpid, getsid, getuid, setgroups};
+use runtime::join::split;
 use runtime::process::Process;
 use runtime::security::{Filters, parse_capabilities, profile};
-use runtime::verbs::exec::split;
+use runtime::user::{User, Wanted};
+
 use step01_namespaces::{Namespace, Namespaces, pidfd_open};
 use workshop::lab::Who;
 use workshop::suite::{Test, suite};
@@ -90,23 +94,26 @@ fn ex6_1_exec_is_in_the_container_and_its_runtime_is_not(who: Who) {
 }
 
 /// As config.json might describe one.
-fn process(filtered: bool) -> Process {
-    // What each step before the filter calls, the filter takes away.
+fn process(filtered: bool, no_new_privileges: bool) -> Process {
+    // What each step before the filter calls, the filter takes away, if it is to come last.
     let profile = || {
-        let mut profile = profile();
+        let mut profile = profile(&caps::CapsHashSet::new());
         let names = profile["syscalls"][0]["names"].as_array_mut().unwrap();
         let steps = ["capset", "prctl", "prlimit64", "setgroups", "setrlimit"];
-        names.retain(|name| !steps.contains(&name.as_str().unwrap()));
+        names.retain(|name| !no_new_privileges || !steps.contains(&name.as_str().unwrap()));
         profile["defaultErrnoRet"] = libc::ENOSYS.into();
         Filters::compile(&serde_json::from_value(profile).unwrap()).unwrap()
     };
     Process {
         args: Vec::new(),
         env: Vec::new(),
+        user: Wanted::default(),
         terminal: false,
         interactive: false,
         capabilities: parse_capabilities(["CAP_CHOWN", "CAP_KILL", "CAP_SETPCAP"]).unwrap(),
         seccomp: filtered.then(profile),
+        no_new_privileges,
+        oom_score_adj: None,
         rlimits: vec![(Resource::RLIMIT_NOFILE, 100, 200)],
     }
 }
@@ -120,7 +127,7 @@ fn ex6_2_the_ties_to_the_caller_are_cut(_: Who) {
             set_handler(number, libc::SIG_IGN);
         }
         let keyring = session_keyring();
-        expect_ok(process(true).leave_caller(), "all four are cut", look);
+        expect_ok(process(true, true).leave_caller(), "all four are cut", look);
         let dumpable = prctl::get_dumpable().unwrap();
         let but = "it is dumpable: they can open the files that it still has of the host";
         expect(!dumpable, "the container's processes cannot look into this one", but, look);
@@ -158,26 +165,43 @@ fn session_keyring() -> nix::Result<i64> {
 }
 
 fn ex6_3_privileges_are_given_up_for_good(who: Who) {
-    // Also without a filter, as who sets one also sets no_new_privs.
-    for filtered in [true, false] {
-        gives_up(who, filtered);
+    for filtered in [false, true] {
+        gives_up(who, filtered, true, &user(0));
+    }
+    gives_up(who, true, false, &user(0));
+    if who == Who::Root {
+        gives_up(who, false, true, &user(1234)); // the lab of a plain user has one id
     }
 }
 
-fn gives_up(who: Who, filtered: bool) {
+fn user(id: u32) -> User {
+    let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+    User { uid, gid, groups: vec![gid], asked: false, home: "/".to_owned() }
+}
+
+fn gives_up(who: Who, filtered: bool, no_new_privileges: bool, user: &User) {
     let look = "the order: each step takes a privilege or a system call that a later one gives up";
     apart(|| {
         if who == Who::Root {
             setgroups(&[Gid::from_raw(27)]).unwrap(); // a group of the caller's, such as sudo
+            caps::raise(None, CapSet::Inheritable, Capability::CAP_KILL).unwrap();
         }
-        expect_ok(process(filtered).restrict(), "every step of giving up succeeds", look);
+        prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
+        let output = output();
+        let process = process(filtered, no_new_privileges);
+        expect_ok(process.restrict(user), "every step of giving up succeeds", look);
         let groups = getgroups().unwrap();
         if who == Who::Root {
             let but = format!("it is in {groups:?}, and may read what they may");
-            expect(groups.is_empty(), "it is in no group of the caller's", &but, look);
+            expect(groups == user.groups, "it is in no group of the caller's", &but, look);
         }
+        let right = (getuid(), getgid()) == (user.uid, user.gid);
+        let but = format!("it is {}:{}", getuid(), getgid());
+        expect(right, "it is the user that it is to be", &but, look);
+        let tied = filtered || prctl::get_pdeathsig() == Ok(Some(Signal::SIGKILL));
+        expect(tied, "it dies with its parent", "it outlives it", look);
         let files = ["/proc/self/status", "/proc/self/limits"];
-        let error = Command::new("/bin/cat").args(files).stdout(output()).exec();
+        let error = Command::new("/bin/cat").args(files).stdout(output).exec();
         panic!("the test cannot execute cat: {error}");
     });
     let status = fs::read_to_string(output_path()).unwrap();
@@ -196,11 +220,16 @@ fn gives_up(who: Who, filtered: bool) {
         look,
     );
     // CAP_CHOWN is bit 0, CAP_KILL 5, CAP_SETPCAP 8 (capabilities(7)).
+    let permitted = if user.uid.is_root() { "0000000000000121" } else { "0000000000000000" };
     for (name, right, meaning) in [
         ("CapBnd", "0000000000000121", "no exec gets more than the three that it keeps"),
-        ("CapPrm", "0000000000000121", "user 0 has these three after the exec"),
+        ("CapPrm", permitted, "user 0 has these three after the exec, and nobody else"),
         ("CapInh", "0000000000000000", "nothing is inherited"),
-        ("NoNewPrivs", "1", "a set-user-ID program gains nothing"),
+        (
+            "NoNewPrivs",
+            if no_new_privileges { "1" } else { "0" },
+            "a set-user-ID program gains nothing, unless it is to",
+        ),
         (
             "Seccomp",
             if filtered { "2" } else { "0" },

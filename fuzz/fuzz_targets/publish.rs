@@ -6,6 +6,11 @@ use libfuzzer_sys::fuzz_target;
 use step05_nat::Publish;
 
 fuzz_target!(|text: &str| {
+    for wanted in runtime::network::Wanted::parse(text).into_iter().flatten().take(10) {
+        let shown = wanted.to_string();
+        assert_eq!(runtime::network::Wanted::parse(&shown).unwrap(), [wanted]);
+        assert_eq!(shown.split_whitespace().count(), 1);
+    }
     if let Ok(publish) = text.parse::<Publish>() {
         assert!(publish.host != 0 && publish.container != 0);
         assert_eq!(publish.to_string().parse::<Publish>().unwrap(), publish);

@@ -173,6 +173,12 @@ impl Cgroup {
             .with_context(|| format!("cannot move into {}", leaf.display()))
     }
 
+    /// Whether there is one, which then ends whatever is left in it.
+    #[must_use]
+    pub fn has_group(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
     /// The cgroup that the process is in, for one more to join: not ours to remove.
     pub fn of(pid: Pid) -> Result<Self> {
         let mountinfo = read("/proc/self/mountinfo")?;

@@ -108,18 +108,18 @@ impl Freezer {
 
     /// Whether it was asked for.
     fn is_on(&self) -> Result<bool> {
-        Ok(!matches!(self.look(&self.switch)?.trim(), "0" | "THAWED"))
+        Ok(!matches!(look(&self.switch)?.trim(), "0" | "THAWED"))
     }
 
     /// Whether it has happened.
     fn is_set(&self) -> Result<bool> {
         Ok(match &self.events {
-            Some(events) => self.look(events)?.lines().any(|line| line == "frozen 1"),
-            None => self.look(&self.switch)?.trim() == "FROZEN",
+            Some(events) => look(events)?.lines().any(|line| line == "frozen 1"),
+            None => look(&self.switch)?.trim() == "FROZEN",
         })
     }
+}
 
-    fn look(&self, file: &Path) -> Result<String> {
-        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
-    }
+fn look(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }

@@ -82,21 +82,26 @@ impl FromStr for Memory {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let lower = text.to_ascii_lowercase();
-        let digits = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let factor: u64 = match &lower[digits.len()..] {
-            "" | "b" => 1,
-            "k" | "kb" | "kib" => 1 << 10,
-            "m" | "mb" | "mib" => 1 << 20,
-            "g" | "gb" | "gib" => 1 << 30,
-            _ => 0,
-        };
-        let number = digits.parse::<u64>().ok().filter(|_| factor > 0);
-        let number = number.with_context(|| {
-            format!("{text:?} is not a size: write bytes, or a whole number with k, m or g")
-        })?;
-        Self::new(number.checked_mul(factor).with_context(|| format!("{text} is too much"))?)
+        Self::new(parse_size(text)?)
     }
+}
+
+/// Reads an amount: in bytes, or a whole number with `k`, `m` or `g` behind it; returns bytes.
+pub fn parse_size(text: &str) -> Result<u64> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor: u64 = match &lower[digits.len()..] {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        _ => 0,
+    };
+    let number = digits.parse::<u64>().ok().filter(|_| factor > 0 && !digits.starts_with('+'));
+    let number = number.with_context(|| {
+        format!("{text:?} is not a size: write bytes, or a whole number with k, m or g")
+    })?;
+    number.checked_mul(factor).with_context(|| format!("{text} is too much"))
 }
 
 /// Shown in whole MiB where it is that.

@@ -44,6 +44,8 @@ impl Args {
             masked: MASKED_PATHS.map(PathBuf::from).to_vec(),
             keep: None,
             readonly: READONLY_PATHS.map(PathBuf::from).to_vec(),
+            devices: Vec::new(),
+            read_only: false,
             workdir: self.workdir.clone(),
         })
     }
@@ -69,11 +71,19 @@ impl Volume {
             [source, destination, mode] => (source, destination, mode),
             _ => bail!("a volume is SRC:DST or SRC:DST:ro"),
         };
-        let read_only = match mode {
-            "ro" => true,
-            "rw" => false,
-            other => bail!("unknown mode {other:?}: it is ro or rw"),
-        };
+        let mut read_only = false;
+        for option in mode.split(',') {
+            match option {
+                "ro" => read_only = true,
+                // Ours are private in any case.
+                "rw" | "private" | "rprivate" => {}
+                "z" | "Z" => bail!("{option}: containers here have no SELinux labels"),
+                "shared" | "rshared" | "slave" | "rslave" => {
+                    bail!("{option}: a container's mounts are private to it")
+                }
+                other => bail!("unknown mode {other:?}: it is ro or rw"),
+            }
+        }
         ensure!(
             source.contains('/') || source == ".",
             "{source:?} is a name, and named volumes are not there yet: give a path"

@@ -1,7 +1,8 @@
 //! /dev: exactly the nodes that docker gives a container.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::lchown;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
@@ -22,6 +23,25 @@ const NODES: [(&str, u64, u64); 6] = [
 
 /// The place of null in them.
 pub(crate) const NULL: usize = 0;
+
+/// A device that the container is to have beside them (OCI runtime-spec, config-linux.md, "Devices").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Where, inside the container.
+    pub destination: PathBuf,
+    /// Whether it is a block device, or a character device.
+    pub block: bool,
+    /// The number of its driver.
+    pub major: u64,
+    /// The number that it has there.
+    pub minor: u64,
+    /// The permissions.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
 
 /// Where programs look for what belongs to themselves.
 const LINKS: [(&str, &str); 6] = [
@@ -56,6 +76,38 @@ pub(crate) fn open_nodes(area: &Path) -> Result<Vec<OwnedFd>> {
         NODES.map(|node| open(node).with_context(|| format!("cannot make /dev/{}", node.0)));
     umask(usual);
     nodes.into_iter().collect()
+}
+
+/// From the host's view: a node of our own for each device, as a mount of its own. Not for user
+/// namespaces: a device of theirs is a bind mount that is not `nodev`.
+pub(crate) fn open_devices(devices: &[Device], area: &Path) -> Result<Vec<OwnedFd>> {
+    let usual = umask(Mode::empty());
+    let open = |(index, device): (usize, &Device)| -> Result<OwnedFd> {
+        let node = area.join(format!("device{index}"));
+        let kind = if device.block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
+        let mode = Mode::from_bits_truncate(device.mode);
+        mknod(&node, kind, mode, makedev(device.major, device.minor))?;
+        lchown(&node, Some(device.uid), Some(device.gid))?;
+        Ok(sys::open_tree(&node, false)?)
+    };
+    let opened = devices.iter().enumerate().map(|(index, device)| {
+        open((index, device))
+            .with_context(|| format!("cannot make the device {}", device.destination.display()))
+    });
+    let opened = opened.collect();
+    umask(usual);
+    opened
+}
+
+/// From the container's view: puts each device into its place.
+pub(crate) fn attach_devices(devices: &[Device], opened: &[OwnedFd], root: &Root) -> Result<()> {
+    for (device, node) in devices.iter().zip(opened) {
+        let place = root.file(&device.destination)?;
+        sys::move_mount(node.as_fd(), place.as_fd()).with_context(|| {
+            format!("cannot put the device {} into its place", device.destination.display())
+        })?;
+    }
+    Ok(())
 }
 
 /// From the container's view: fills the fresh tmpfs on /dev.

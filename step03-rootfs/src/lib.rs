@@ -27,6 +27,7 @@ mod staging;
 pub mod sys;
 
 pub use args::{Args, Volume, parse_inside};
+pub use devices::Device;
 pub use image::{Image, Layer, write_skeleton};
 pub use mount::{Mount, default_mounts};
 pub use root::Root;

@@ -56,7 +56,7 @@ impl Mount {
             if self.kind == "bind" {
                 let recursive = self.options.iter().any(|option| option == "rbind");
                 let tree = sys::open_tree(&self.source, recursive)?;
-                sys::mount_setattr(tree.as_fd(), attributes)?;
+                sys::mount_setattr(tree.as_fd(), attributes, true)?;
                 return Ok(tree);
             }
             let fs = sys::fsopen(&self.kind)?;
@@ -155,7 +155,12 @@ pub fn default_mounts(namespaces: Namespaces) -> Result<Vec<Mount>> {
             "/dev/pts",
             &format!("nosuid,noexec,newinstance,ptmxmode=0666,mode=0620{pts}"),
         ),
-        Mount::new("tmpfs", "/dev/shm", "nosuid,noexec,nodev,mode=1777,size=65536k"),
+        // POSIX shared memory is files here (shm_overview(7)): it goes with the IPC namespace.
+        if namespaces.contains(Namespace::Ipc) {
+            Mount::new("tmpfs", "/dev/shm", "nosuid,noexec,nodev,mode=1777,size=65536k")
+        } else {
+            bind("/dev/shm")
+        },
         if owns(Namespace::Net) {
             Mount::new("sysfs", "/sys", "nosuid,noexec,nodev,ro")
         } else {

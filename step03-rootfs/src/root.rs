@@ -1,6 +1,7 @@
 //! Paths inside the image, resolved inside the image.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::sys;
 
 /// An open directory that acts as `/` for every path looked up through it.
 ///
@@ -49,6 +52,34 @@ impl Root {
     }
     // ANCHOR_END: find
 
+    /// The text of the file at `path` inside; `None` if no such file is there, but nothing, a link that
+    /// leads nowhere, a FIFO at which we would wait. Bytes that are not UTF-8 are replaced.
+    pub fn read(&self, path: &Path) -> Result<Option<String>> {
+        const MOST: u64 = 16 << 20;
+        let how = OpenHow::new()
+            .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let open = || loop {
+            match openat2(&self.0, path, how) {
+                Err(Errno::EAGAIN) => {} // see `find`
+                opened => break opened,
+            }
+        };
+        let failed = || format!("cannot read {} in the image", path.display());
+        let file = match open() {
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
+            file => File::from(file.with_context(failed)?),
+        };
+        let found = file.metadata().with_context(failed)?;
+        if !found.is_file() {
+            return Ok(None);
+        }
+        ensure!(found.len() <= MOST, "{} in the image is too long", path.display());
+        let mut bytes = Vec::new();
+        file.take(MOST).read_to_end(&mut bytes).with_context(failed)?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
     /// The directory `path` inside, made with its parents if it is not there.
     pub fn directory(&self, path: &Path) -> Result<OwnedFd> {
         if let Some(found) = self.find(path)? {
@@ -67,6 +98,13 @@ impl Root {
             Some(made) => Ok(made),
             None => bail!("{} in the image is a symbolic link to nowhere", path.display()),
         }
+    }
+
+    /// Puts a mount that is attached to nothing yet on `path` inside, a directory.
+    pub fn mount(&self, mount: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        let place = self.directory(path)?;
+        sys::move_mount(mount, place.as_fd())
+            .with_context(|| format!("cannot put a mount into its place on {}", path.display()))
     }
 
     /// The file `path` inside, to be mounted upon: made, empty, if nothing is there.
@@ -90,7 +128,7 @@ impl Root {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno.into()),
             }
-            let mut file = std::fs::File::from(openat(&parent, name, flags, mode)?);
+            let mut file = File::from(openat(&parent, name, flags, mode)?);
             file.write_all(text.as_bytes())
         };
         create().with_context(|| format!("cannot write {} in the image", path.display()))

@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, umount2};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
-use crate::devices::{NULL, attach_nodes, open_nodes};
+use crate::devices::{NULL, attach_devices, attach_nodes, open_devices, open_nodes};
 use crate::root::is_directory;
 use crate::staging::Staging;
-use crate::{Image, Layer, Mount, Root, sys};
+use crate::{Device, Image, Layer, Mount, Root, sys};
 
 /// Hidden from the container, as docker does: they tell or change things of the whole machine.
 pub const MASKED_PATHS: [&str; 12] = [
@@ -48,6 +48,10 @@ pub struct Rootfs {
     pub masked: Vec<PathBuf>,
     /// Paths that cannot be written.
     pub readonly: Vec<PathBuf>,
+    /// Devices beside the usual ones.
+    pub devices: Vec<Device>,
+    /// Whether `/` cannot be written: see [`Rootfs::make_read_only`].
+    pub read_only: bool,
     /// The working directory, made if it is missing.
     pub workdir: PathBuf,
 }
@@ -65,7 +69,9 @@ impl Rootfs {
             self.layers.iter().map(|l| Root::open(&l.lower)).collect::<Result<Vec<_>>>()?;
         let mounts = self.mounts.iter().map(Mount::open).collect::<Result<Vec<_>>>()?;
         let staging = Staging::mount(self.keep.as_deref())?; // covers /tmp, so it comes after all that may be there
-        let nodes = open_nodes(&staging.directory("dev")?)?;
+        let area = staging.directory("dev")?;
+        let nodes = open_nodes(&area)?;
+        let devices = open_devices(&self.devices, &area)?;
         let overlays = lowers.iter().map(|l| staging.overlay(l)).collect::<Result<Vec<_>>>()?;
         let image = image.map_or_else(|| staging.skeleton(), Ok)?;
         pivot(&staging.overlay(&image)?, &staging.directory("root")?)?;
@@ -79,6 +85,7 @@ impl Rootfs {
             mount.attach(opened, &root)?;
         }
         attach_nodes(&nodes, &root)?;
+        attach_devices(&self.devices, &devices, &root)?;
 
         // Last what hides, so that nothing is mounted over it again.
         self.hide(&root, nodes[NULL].as_fd())?;
@@ -87,6 +94,18 @@ impl Rootfs {
         Ok(root)
     }
     // ANCHOR_END: enter
+
+    /// The child's side, when all has been written that was to be: makes the root read-only, and the
+    /// other layers, if it is to be. What else is mounted stays as it is.
+    pub fn make_read_only(&self, root: &Root) -> Result<()> {
+        let layers = self.layers.iter().map(|layer| layer.destination.as_path());
+        for path in std::iter::once(Path::new("/")).chain(layers).filter(|_| self.read_only) {
+            let place = root.find(path)?.with_context(|| format!("no {}", path.display()))?;
+            sys::mount_setattr(place.as_fd(), sys::RDONLY, false)
+                .with_context(|| format!("cannot make {} read-only", path.display()))?;
+        }
+        Ok(())
+    }
 
     /// Masked and read-only paths. What an image or a kernel does not have needs no hiding.
     ///
@@ -104,7 +123,7 @@ impl Rootfs {
             let Some(place) = root.find(path)? else { continue };
             let attributes = sys::RDONLY | sys::NOSUID | sys::NODEV | sys::NOEXEC;
             let copy = sys::open_tree_at(place.as_fd())
-                .and_then(|copy| sys::mount_setattr(copy.as_fd(), attributes).map(|()| copy))
+                .and_then(|copy| sys::mount_setattr(copy.as_fd(), attributes, true).map(|()| copy))
                 .with_context(|| format!("cannot make {} read-only", path.display()))?;
             attach(&copy, &place, path)?;
         }

@@ -114,8 +114,8 @@ pub fn open_tree_at(place: BorrowedFd<'_>) -> Result<OwnedFd> {
     fd_from(unsafe { libc::syscall(libc::SYS_open_tree, fd, EMPTY.as_ptr(), flags) })
 }
 
-/// mount_setattr(2): switches `attributes` on, for the mount and all below it.
-pub fn mount_setattr(mount: BorrowedFd<'_>, attributes: u64) -> Result<()> {
+/// mount_setattr(2): switches `attributes` on, for the mount, and if `recursive` for all below it.
+pub fn mount_setattr(mount: BorrowedFd<'_>, attributes: u64, recursive: bool) -> Result<()> {
     #[repr(C)]
     struct MountAttr {
         set: u64,
@@ -124,7 +124,8 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, attributes: u64) -> Result<()> {
         userns_fd: u64,
     }
     let attr = MountAttr { set: attributes, clear: 0, propagation: 0, userns_fd: 0 };
-    let (fd, flags) = (mount.as_raw_fd(), libc::AT_EMPTY_PATH | libc::AT_RECURSIVE);
+    let below = if recursive { libc::AT_RECURSIVE } else { 0 };
+    let (fd, flags) = (mount.as_raw_fd(), libc::AT_EMPTY_PATH | below);
     let (attr, size) = (&raw const attr, size_of::<MountAttr>());
     // SAFETY: attr is struct mount_attr of mount_setattr(2), outlives the call, and has this size.
     let result =

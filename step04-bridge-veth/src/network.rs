@@ -11,7 +11,7 @@ use crate::{Args, Cidr, Lease, Pool, Rtnetlink, explain, netlink};
 
 /// The link group by which we know our links ("cw"): nobody else's is changed or deleted.
 /// The kernel sets it together with the making of the link, so there is no moment without it.
-const GROUP: u32 = 0x6377;
+pub const GROUP: u32 = 0x6377;
 
 /// A bridge and an address on it. Dropping it gives the address back, and removes the bridge with
 /// the last one.

@@ -140,6 +140,7 @@ impl Pool {
             File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
         lock.try_lock()
             .map_err(io::Error::from) // it names the cause
+            .inspect_err(|_| drop(fs::remove_file(&path)))
             .with_context(|| format!("cannot lock {}", path.display()))?;
         Ok(Lease { address, path, _lock: lock })
     }

@@ -79,7 +79,7 @@ impl Publish {
     /// Takes the port for us: a socket that nobody will talk to, as the rules catch the packets
     /// before. Whoever else wants the port is refused by the kernel, and so are we if somebody
     /// has it. It is free again when the socket is closed, at the latest when this process ends.
-    pub(crate) fn reserve(&self) -> Result<OwnedFd> {
+    pub fn reserve(&self) -> Result<OwnedFd> {
         let kind = match self.protocol {
             Protocol::Tcp => SockType::Stream,
             Protocol::Udp => SockType::Datagram,

@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Result, ensure};
 use step01_namespaces::warn;
-use step04_bridge_veth::{Lease, Network, Pool, explain, netlink};
+use step04_bridge_veth::netlink::{self, Message};
+use step04_bridge_veth::{Lease, Network, Pool, explain};
 
 use crate::args::ensure_distinct;
 use crate::nftables::{Nftables, delete_rule, delete_table};
@@ -31,6 +32,16 @@ impl Nat {
     pub fn install(network: &Network, publish: &[Publish]) -> Result<Self> {
         ensure_distinct(publish)?;
         let reserved = publish.iter().map(Publish::reserve).collect::<Result<_>>()?;
+        Self::install_with(network, publish, reserved, &[])
+    }
+
+    /// The same, with the sockets of [`Publish::reserve`], and with rules of the caller's for our table.
+    pub fn install_with(
+        network: &Network,
+        publish: &[Publish],
+        reserved: Vec<OwnedFd>,
+        rules: &[Message],
+    ) -> Result<Self> {
         let (bridge, address) = (network.bridge(), network.address());
         // From here on Drop undoes what follows, however far it came. It locks the pool by itself,
         // so it has to come after the unlocking: what is made first is dropped last.
@@ -43,7 +54,10 @@ impl Nat {
         let mut nft = Nftables::open().map_err(failed)?;
         let mut changes = Vec::new();
         match nft.table_comment(bridge).map_err(failed)? {
-            None => changes.extend(ruleset::base(bridge, network.subnet())),
+            None => {
+                changes.extend(ruleset::base(bridge, network.subnet()));
+                changes.extend_from_slice(rules);
+            }
             Some(note) => {
                 ensure!(
                     note == ruleset::NOTE,
@@ -55,7 +69,7 @@ impl Nat {
             }
         }
         changes.extend(ruleset::published(bridge, address, publish));
-        nft.commit(changes).map_err(failed)?;
+        nft.commit_many(&changes).map_err(failed)?;
         forwarding::enable(&pool)?;
         forwarding::warn_of_dropping_chains(&mut nft, bridge);
         std::mem::drop(pool);
@@ -109,7 +123,7 @@ fn clean(pool: &Pool, live: &[Ipv4Addr]) -> Result<()> {
     } else if ours {
         changes = stale_rules(&mut nft, bridge, live).map_err(failed)?;
     }
-    nft.commit(changes).map_err(failed)?;
+    nft.commit_many(&changes).map_err(failed)?;
     if live.is_empty() { forwarding::restore(pool) } else { Ok(()) }
 }
 
@@ -118,7 +132,7 @@ fn stale_rules(
     nft: &mut Nftables,
     bridge: &str,
     live: &[Ipv4Addr],
-) -> netlink::Result<Vec<netlink::Message>> {
+) -> netlink::Result<Vec<Message>> {
     let stale = |comment: &str| comment.parse().is_ok_and(|address| !live.contains(&address));
     let rules = nft.rules(bridge)?.into_iter().filter(|rule| stale(&rule.comment));
     Ok(rules.map(|rule| delete_rule(bridge, &rule)).collect())

@@ -143,16 +143,22 @@ fn interface(key: u32, negated: bool, name: &str) -> Vec<Expression> {
     vec![meta(key), compare(negated, &padded)]
 }
 
-/// `iifname NAME`
+/// `iifname NAME`, or `iifname != NAME`
 #[must_use]
-pub fn iifname(name: &str) -> Vec<Expression> {
-    interface(6, false, name)
+pub fn iifname(name: &str, negated: bool) -> Vec<Expression> {
+    interface(6, negated, name)
 }
 
 /// `oifname NAME`, or `oifname != NAME`
 #[must_use]
 pub fn oifname(name: &str, negated: bool) -> Vec<Expression> {
     interface(7, negated, name)
+}
+
+/// `iifgroup GROUP`
+#[must_use]
+pub fn iifgroup(group: u32) -> Vec<Expression> {
+    vec![meta(21), compare(false, &group.to_ne_bytes())]
 }
 
 fn ip_address(offset: u32, address: Ipv4Addr, mask: u32) -> Vec<Expression> {
@@ -393,6 +399,11 @@ impl Nftables {
         self.0.batch(changes)
     }
     // ANCHOR_END: commit
+
+    /// Does as much at once as the kernel takes: a message has to fit into the socket's buffer.
+    pub fn commit_many(&mut self, changes: &[Message]) -> Result<()> {
+        changes.chunks(256).try_for_each(|part| self.commit(part.to_vec()))
+    }
 
     /// The comment of the table `ip NAME`; `None` if there is no such table.
     pub fn table_comment(&mut self, name: &str) -> Result<Option<String>> {

@@ -63,14 +63,14 @@ pub fn base(bridge: &str, subnet: Cidr) -> Vec<Message> {
         // That 127.0.0.1 of the host leads to a published port takes route_localnet on the
         // bridge; without this rule it would lead containers to 127.0.0.1 of the host as well
         // (CVE-2020-8558).
-        rule("guard", &[iifname(bridge), ip_daddr(loopback.0, loopback.1), drop()]),
+        rule("guard", &[iifname(bridge, false), ip_daddr(loopback.0, loopback.1), drop()]),
         // Into the bridge goes what was asked for or published, and nothing else: another
         // machine on the host's network could send packets for 10.77.0.2 to the host.
         rule("forward", &[to_bridge(), ct_established(), accept()]),
         rule("forward", &[to_bridge(), ct_dnat(), accept()]),
         // From one container to another is no matter for a router, but where the module
         // br_netfilter is loaded, as Docker does it, the bridge asks these chains all the same.
-        rule("forward", &[iifname(bridge), accept()]),
+        rule("forward", &[iifname(bridge, false), accept()]),
         rule("forward", &[to_bridge(), drop()]),
         // Out of the bridge: under the address of whichever interface it leaves by.
         rule("postrouting", &masquerade_what_leaves(bridge, subnet)),

@@ -337,7 +337,12 @@ fn somebody_elses_table_is_left_alone(_: Who) {
         vec![
             add_table(table, "theirs"),
             add_chain(table, "forward", Hook::Forward, Kind::Filter),
-            add_rule(table, "forward", &[iifname("workshop0"), accept()].concat(), "10.77.0.2"),
+            add_rule(
+                table,
+                "forward",
+                &[iifname("workshop0", false), accept()].concat(),
+                "10.77.0.2",
+            ),
         ]
     };
     let mut nft = Nftables::open().unwrap();
@@ -387,7 +392,7 @@ fn somebody_elses_dropping_chain_is_named_with_the_fix(_: Who) {
     let ping = || try_inside(&[], &["@ping", "198.51.100.1"]);
     assert_has(&ping().stderr, "no answer");
     let fix = |rule| add_rule("theirs", "on-the-way", &[rule, accept()].concat(), "");
-    let fixes = [iifname("workshop0"), oifname("workshop0", false)].map(fix);
+    let fixes = [iifname("workshop0", false), oifname("workshop0", false)].map(fix);
     Nftables::open().unwrap().commit(fixes.to_vec()).unwrap();
     assert_has(&ping().stdout, "198.51.100.1 answered");
     remove_table(IPV4, "theirs");

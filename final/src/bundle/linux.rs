@@ -1,9 +1,12 @@
 //! Its namespaces and limits.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::{Linux, LinuxCpu, LinuxMemory, LinuxNamespaceType, LinuxPids, Spec};
 use step01_namespaces::{Namespace, Namespaces};
 use step02_cgroups::{Cpus, Limits, Memory};
+
+use super::{Annotation, annotation};
+use crate::sysctl;
 
 /// The namespaces that are new.
 pub(super) fn namespaces(linux: &Linux) -> Result<Namespaces> {
@@ -14,6 +17,27 @@ pub(super) fn namespaces(linux: &Linux) -> Result<Namespaces> {
         Ok(namespace_of(namespace.typ()))
     });
     namespaces.collect()
+}
+
+/// Those of other containers.
+pub(super) fn joins(spec: &Spec) -> Result<Vec<(Namespace, String)>> {
+    let Ok(joins) = annotation(spec, Annotation::JOIN) else { return Ok(Vec::new()) };
+    let joins = joins.split_whitespace().map(|join| {
+        let (name, id) = join.split_once('=').context("it is not KIND=ID")?;
+        let kind = Namespace::ALL.into_iter().find(|kind| kind.name() == name);
+        Ok((kind.with_context(|| format!("no namespace {name}"))?, id.to_owned()))
+    });
+    joins.collect()
+}
+
+/// The settings of its namespaces.
+pub(super) fn settings(linux: &Linux) -> Result<Vec<(String, String)>> {
+    let own = namespaces(linux)?;
+    let settings = linux.sysctl().iter().flatten().map(|(name, value)| {
+        sysctl::check(name, own)?;
+        Ok((name.clone(), value.clone()))
+    });
+    settings.collect()
 }
 
 fn namespace_of(kind: LinuxNamespaceType) -> Namespace {

@@ -1,30 +1,30 @@
 //! config.json -> what the steps need to know. Below here nothing else is read.
 
 mod linux;
+mod network;
 mod process;
 mod rootfs;
 
 use std::fs;
 use std::path::Path;
+use std::str::FromStr;
 
-use anyhow::{Context as _, Result, anyhow};
-use clap::ValueEnum as _;
+use anyhow::{Context as _, Result, ensure};
 use oci_spec::runtime::Spec;
-use step01_namespaces::{Namespace, Namespaces};
-use step02_cgroups::Limits;
+use step01_namespaces::{Namespace, Namespaces, see};
+use step02_cgroups::{Cgroup, Limits};
 use step03_rootfs::{Mount, Rootfs};
-use step04_bridge_veth::parse_link_name;
-use step05_nat::Publish;
 
 use crate::cli::Net;
-use crate::etc::resolv_conf;
+use crate::etc::{Dns, Host, resolv_conf};
+use crate::network::{Exposed, Plan};
 use crate::process::Process;
 
 /// Names of the annotations that carry what OCI leaves to the engine.
 pub struct Annotation;
 
 impl Annotation {
-    /// `bridge`, `none` or `host`.
+    /// `bridge`, `none`, `host`, or a network's name. With a bridge come all the others but its address.
     pub const NETWORK: &str = "io.container-workshop.network";
     /// The bridge's name.
     pub const BRIDGE: &str = "io.container-workshop.bridge";
@@ -32,26 +32,53 @@ impl Annotation {
     pub const SUBNET: &str = "io.container-workshop.subnet";
     /// The container's address, if it is not to be the next free one.
     pub const IP: &str = "io.container-workshop.ip";
+    /// Whether there is no way out: `true` or `false`.
+    pub const INTERNAL: &str = "io.container-workshop.internal";
+    /// Names that the container answers to beside its own, separated by spaces.
+    pub const ALIASES: &str = "io.container-workshop.aliases";
     /// The published ports, separated by spaces.
     pub const PUBLISH: &str = "io.container-workshop.publish";
+    /// The ports that programs in it are said to listen at, separated by spaces.
+    pub const EXPOSED: &str = "io.container-workshop.exposed";
     /// Whether our standard input is for the program.
     pub const INTERACTIVE: &str = "io.container-workshop.interactive";
+    /// The user, as `--user` has it; without it, the ids in `process` are meant.
+    pub const USER: &str = "io.container-workshop.user";
+    /// More groups of theirs, separated by spaces.
+    pub const GROUPS: &str = "io.container-workshop.groups";
+    /// Lines of /etc/hosts, as NAME=IP, separated by spaces.
+    pub const HOSTS: &str = "io.container-workshop.hosts";
+    /// Name servers, in place of the host's.
+    pub const DNS: &str = "io.container-workshop.dns";
+    /// Domains that complete a name, in place of the host's.
+    pub const DNS_SEARCH: &str = "io.container-workshop.dns-search";
+    /// Options of resolv.conf, in place of the host's.
+    pub const DNS_OPTIONS: &str = "io.container-workshop.dns-options";
+    /// Namespaces of other containers, as KIND=ID, separated by spaces. OCI would have a path, but it
+    /// is another one whenever the other container, or this one, is started again.
+    pub const JOIN: &str = "io.container-workshop.join";
 }
 
 /// A bundle, read and checked.
 pub struct Bundle {
     /// The namespaces that are new.
     pub namespaces: Namespaces,
+    /// Those that are another container's, with its id.
+    pub joins: Vec<(Namespace, String)>,
     /// The name in the UTS namespace.
     pub hostname: String,
     /// The cgroup's limits.
     pub limits: Limits,
-    /// `bridge`, `none` or `host`.
+    /// Which network.
     pub net: Net,
-    /// The bridge to be on.
-    pub bridge: step04_bridge_veth::Args,
-    /// The ports to be reachable from outside.
-    pub publish: Vec<Publish>,
+    /// Its place on a bridge, if it has one.
+    pub network: Option<Plan>,
+    /// The ports that programs in it are said to listen at.
+    pub exposed: Vec<Exposed>,
+    /// Settings of its namespaces.
+    pub sysctl: Vec<(String, String)>,
+    /// The names that the user adds.
+    pub hosts: Vec<Host>,
     /// The container's /etc/resolv.conf.
     pub resolv_conf: String,
     /// Its first process.
@@ -81,27 +108,53 @@ impl Bundle {
     pub fn new(spec: &Spec) -> Result<Self> {
         let linux = spec.linux().as_ref().context("it has no `linux` part")?;
         let net = annotation(spec, Annotation::NETWORK)?;
-        let net = Net::from_str(net, false).map_err(|_| anyhow!("no network mode {net:?}"))?;
+        let net = Net::parse(net)?;
         Ok(Self {
             namespaces: linux::namespaces(linux)?,
+            joins: linux::joins(spec)?,
             hostname: spec.hostname().clone().unwrap_or_default(),
             limits: linux::limits(spec)?,
+            network: network::plan(spec, &net)?,
+            exposed: network::exposed(spec)?,
+            sysctl: linux::settings(linux)?,
+            hosts: words(spec, Annotation::HOSTS)?,
+            resolv_conf: resolv_conf(net == Net::Host, &dns(spec)?)?,
             net,
-            bridge: bridge(spec)?,
-            publish: annotation(spec, Annotation::PUBLISH)?
-                .split_whitespace()
-                .map(str::parse)
-                .collect::<Result<_>>()?,
-            resolv_conf: resolv_conf(net == Net::Host)?,
             process: process::process(spec)?,
             rootfs: rootfs::rootfs(spec)?,
         })
+    }
+
+    /// All namespaces that are not the host's.
+    #[must_use]
+    pub fn all_namespaces(&self) -> Namespaces {
+        let joined = |kind| self.joins.iter().any(|(other, _)| *other == kind);
+        let all = Namespace::ALL.into_iter();
+        all.filter(|&kind| self.namespaces.contains(kind) || joined(kind)).collect()
     }
 
     /// Whether it has a network namespace of its own.
     #[must_use]
     pub fn has_own_network(&self) -> bool {
         self.namespaces.contains(Namespace::Net)
+    }
+
+    /// Whether it is in a PID namespace of others: they see its first process before it is ready.
+    #[must_use]
+    pub fn is_seen_by_others(&self) -> bool {
+        self.joins.iter().any(|(kind, _)| *kind == Namespace::Pid)
+    }
+
+    /// The first process of a PID namespace takes all others along when it ends (pid_namespaces(7)). In
+    /// one of others it is not the first, and only the cgroup knows who belongs to it.
+    pub fn check_end(&self, cgroup: &Cgroup) -> Result<()> {
+        ensure!(
+            self.namespaces.contains(Namespace::Pid) || cgroup.has_group(),
+            "--pid cannot share processes here: what the container starts could only be ended by its \
+             cgroup, and there is none for you{}",
+            see("cgroup-delegation")
+        );
+        Ok(())
     }
 
     /// Whether its cgroup is delegated to it.
@@ -112,15 +165,21 @@ impl Bundle {
     }
 }
 
+fn dns(spec: &Spec) -> Result<Dns> {
+    Ok(Dns {
+        servers: words(spec, Annotation::DNS)?,
+        search: words(spec, Annotation::DNS_SEARCH)?,
+        options: words(spec, Annotation::DNS_OPTIONS)?,
+    })
+}
+
+/// What the words of an annotation say that need not be there.
+fn words<T: FromStr<Err: Into<anyhow::Error>>>(spec: &Spec, name: &str) -> Result<Vec<T>> {
+    let text = annotation(spec, name).unwrap_or_default();
+    text.split_whitespace().map(|word| word.parse().map_err(Into::into)).collect()
+}
+
 fn annotation<'s>(spec: &'s Spec, name: &str) -> Result<&'s str> {
     let text = spec.annotations().as_ref().and_then(|all| all.get(name));
     text.map(String::as_str).with_context(|| format!("it has no annotation {name}"))
-}
-
-fn bridge(spec: &Spec) -> Result<step04_bridge_veth::Args> {
-    Ok(step04_bridge_veth::Args {
-        bridge: parse_link_name(annotation(spec, Annotation::BRIDGE)?)?,
-        subnet: annotation(spec, Annotation::SUBNET)?.parse()?,
-        ip: annotation(spec, Annotation::IP).ok().map(str::parse).transpose()?,
-    })
 }

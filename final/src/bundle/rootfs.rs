@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
-use oci_spec::runtime::Spec;
-use step03_rootfs::{Image, Layer, Mount, Rootfs};
+use anyhow::{Context as _, Result, bail};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
+use step03_rootfs::{Device, Image, Layer, Mount, Rootfs};
 
 /// The root file system, and what is mounted in it.
 pub(super) fn rootfs(spec: &Spec) -> Result<Rootfs> {
@@ -34,6 +34,32 @@ pub(super) fn rootfs(spec: &Spec) -> Result<Rootfs> {
         mounts,
         masked: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
         readonly: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),
+        devices: linux
+            .and_then(|l| l.devices().as_ref())
+            .into_iter()
+            .flatten()
+            .map(device)
+            .collect::<Result<_>>()?,
+        read_only: root.readonly().unwrap_or_default(),
         workdir: spec.process().as_ref().map_or_else(|| "/".into(), |p| p.cwd().clone()),
+    })
+}
+
+fn device(device: &LinuxDevice) -> Result<Device> {
+    let number = |number: i64| {
+        u64::try_from(number).with_context(|| format!("{number} is no device's number"))
+    };
+    Ok(Device {
+        destination: device.path().clone(),
+        block: match device.typ() {
+            LinuxDeviceType::B => true,
+            LinuxDeviceType::C | LinuxDeviceType::U => false,
+            other => bail!("a device of type {other:?} is not supported"),
+        },
+        major: number(device.major())?,
+        minor: number(device.minor())?,
+        mode: device.file_mode().unwrap_or(0o666),
+        uid: device.uid().unwrap_or_default(),
+        gid: device.gid().unwrap_or_default(),
     })
 }

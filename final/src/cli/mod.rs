@@ -4,12 +4,13 @@ mod options;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use options::{Net, RunArgs, grace, parse_env};
+pub use options::{HostDevice, Net, NetworkArgs, RunArgs, Seccomp, Share, grace, parse_env};
 
 use crate::verbs::attach::AttachArgs;
 use crate::verbs::exec::ExecArgs;
 use crate::verbs::kill::KillArgs;
 use crate::verbs::logs::LogsArgs;
+use crate::verbs::network::NetworkVerb;
 use crate::verbs::pause::PauseArgs;
 use crate::verbs::ps::PsArgs;
 use crate::verbs::restart::RestartArgs;
@@ -60,6 +61,9 @@ pub enum Verb {
     Wait(WaitArgs),
     /// Remove containers
     Rm(RmArgs),
+    /// Networks with a name
+    #[command(subcommand)]
+    Network(NetworkVerb),
     /// Clean up after containers whose monitor was killed
     Gc,
 }

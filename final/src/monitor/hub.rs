@@ -46,9 +46,15 @@ struct Client {
     input: Vec<u8>,
     /// What it has not taken yet.
     queue: VecDeque<Vec<u8>>,
-    /// Whether there is nothing more to say to it once it has taken that.
-    last: bool,
-    gone: bool,
+    ends: Ends,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    NotYet,
+    /// There is nothing more to say to it once it has taken what it has not taken yet.
+    WithQueue,
+    Now,
 }
 
 /// A program that runs.
@@ -136,7 +142,7 @@ impl Hub {
     /// The last word of this run to everybody.
     pub fn end(&mut self, last: &Message) {
         self.say(last);
-        self.clients.iter_mut().for_each(|client| client.last = true);
+        self.clients.iter_mut().for_each(|client| client.ends = Ends::WithQueue);
     }
 
     /// Waits until everybody has read it, or gone.
@@ -226,7 +232,7 @@ impl Hub {
                 Err(error) if error.downcast_ref() == Some(&Errno::EAGAIN) => return Ok(()),
                 // It has gone, or it is none of ours.
                 Ok(None) | Err(_) => {
-                    client.gone = true;
+                    client.ends = Ends::Now;
                     let input_ends = client.types;
                     if let Some(program) = program.filter(|_| input_ends) {
                         self.end_input(&mut program.streams);
@@ -269,7 +275,7 @@ impl Hub {
                     program.as_ref().map_or(Ok(()), |program| program.signal(signal, true))?;
                 }
                 // Our own lines.
-                _ => client.gone = true,
+                _ => client.ends = Ends::Now,
             }
         }
     }
@@ -337,14 +343,18 @@ impl Hub {
     }
 
     fn say(&mut self, message: &Message) {
-        for client in self.clients.iter_mut().filter(|client| !client.last) {
+        for client in self.clients.iter_mut().filter(|client| client.ends == Ends::NotYet) {
             client.send(message.bytes());
         }
     }
 
     /// Who has gone, or has heard the last word.
     fn forget(&mut self) {
-        let done = |client: &Client| client.gone || (client.last && client.queue.is_empty());
+        let done = |client: &Client| match client.ends {
+            Ends::NotYet => false,
+            Ends::WithQueue => client.queue.is_empty(),
+            Ends::Now => true,
+        };
         if self.clients.iter().any(|client| client.first && done(client)) {
             // What we have to say from now on was for who started us.
             super::close_stderr();
@@ -370,8 +380,7 @@ impl Client {
             types: false,
             input: Vec::new(),
             queue: VecDeque::new(),
-            last: false,
-            gone: false,
+            ends: Ends::NotYet,
         }
     }
 
@@ -382,7 +391,7 @@ impl Client {
 
     fn send(&mut self, bytes: Vec<u8>) {
         if !self.first && !self.queue.is_empty() {
-            self.gone = true; // it does not keep up
+            self.ends = Ends::Now; // it does not keep up
         }
         self.queue.push_back(bytes);
         self.send_queue();

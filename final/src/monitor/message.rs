@@ -58,9 +58,9 @@ pub enum Message {
 // ANCHOR_END: message
 
 /// Most bytes of input or output in a message.
-pub const MOST_BYTES: usize = 16 * 1024;
-/// The longest message: an error's text.
-const LONGEST: usize = MOST_BYTES + 8;
+pub const MOST_BYTES: usize = LONGEST - 8;
+/// The longest message; what is longer, an error's text, is cut off.
+const LONGEST: usize = 16 * 1024;
 
 impl Message {
     /// As it travels: one byte that says which, and the rest.

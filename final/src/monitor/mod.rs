@@ -39,7 +39,11 @@ pub use streams::{Stdio, Stream, Streams};
 use crate::bundle::Bundle;
 use crate::client::{self, Wanted};
 use crate::create;
+use crate::network::Claim;
 use crate::store::Container;
+
+/// What is ready to run: a container that is ours, what it is to be, and what is held for it.
+pub type Ready = (Container, Bundle, Claim);
 
 /// Starts a monitor for the container that `prepare` makes or takes, and returns a connection to it.
 /// With `attach` the caller is attached from the first byte on.
@@ -48,7 +52,7 @@ use crate::store::Container;
 // ANCHOR: start
 pub fn start(
     attach: Option<Wanted>,
-    prepare: impl FnOnce() -> Result<(Container, Bundle)>,
+    prepare: impl FnOnce() -> Result<Ready>,
 ) -> Result<Connection> {
     let (callers, ours) = Connection::pair()?;
     ours.never_wait()?;
@@ -67,14 +71,15 @@ pub fn start(
 }
 
 /// The monitor's whole life.
-fn monitor(caller: Connection, prepare: impl FnOnce() -> Result<(Container, Bundle)>) {
+fn monitor(caller: Connection, prepare: impl FnOnce() -> Result<Ready>) {
     let mut hub = Hub::new(caller);
-    let ended = leave_caller().and_then(|()| prepare()).and_then(|(mut container, mut bundle)| {
-        let ended = live(&mut container, &mut bundle, &mut hub);
-        hub.close();
-        // Its directory is unlocked, or removed, before anybody is told.
-        container.finish(ended)
-    });
+    let ended =
+        leave_caller().and_then(|()| prepare()).and_then(|(mut container, bundle, claim)| {
+            let ended = live(&mut container, bundle, claim, &mut hub);
+            hub.close();
+            // Its directory is unlocked, or removed, before anybody is told.
+            container.finish(ended)
+        });
     hub.end(&match ended {
         Ok(status) => Message::Ended(status),
         Err(error) => Message::Failed(error.into()),
@@ -84,13 +89,19 @@ fn monitor(caller: Connection, prepare: impl FnOnce() -> Result<(Container, Bund
 
 /// Runs the container's program, and again as often as its restart policy wants; returns its last
 /// exit status.
-fn live(container: &mut Container, bundle: &mut Bundle, hub: &mut Hub) -> Result<u8> {
+fn live(
+    container: &mut Container,
+    mut bundle: Bundle,
+    mut claim: Claim,
+    hub: &mut Hub,
+) -> Result<u8> {
     bundle.rootfs.keep = container.layer()?;
     hub.open(container.bundle(), container.state.input_ends)?;
     let mut back_off = BackOff::new();
     loop {
         let begun = Instant::now();
-        let status = create::run(container, bundle, hub)?;
+        container.state.ports = claim.shown(&bundle.exposed);
+        let status = create::run(container, &bundle, claim, hub)?;
         let restart = container.state.restart.applies(status, container.state.restarts);
         if !restart || hub.is_stopping() {
             return Ok(status);
@@ -102,6 +113,7 @@ fn live(container: &mut Container, bundle: &mut Bundle, hub: &mut Hub) -> Result
             return Ok(status);
         }
         container.state.restarts += 1;
+        claim = Claim::take(bundle.network.as_ref(), &container.store())?;
     }
 }
 // ANCHOR_END: start

@@ -1,6 +1,8 @@
 //! What a process of the container may still do.
 
 mod own_program;
+mod profile;
+mod rlimits;
 mod seccomp;
 
 use std::str::FromStr as _;
@@ -11,6 +13,8 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 
 pub use own_program::protect_own_program;
+pub use profile::read_profile;
+pub use rlimits::{Ulimit, parse_resource};
 pub use seccomp::{Filters, profile};
 
 /// docker's default capabilities (capabilities(7)).
@@ -39,18 +43,58 @@ pub fn parse_capabilities<'a>(names: impl IntoIterator<Item = &'a str>) -> Resul
         .collect()
 }
 
-/// Gives up every capability that is not in `keep`, for good.
-///
-/// First the bounding set, which takes a capability (CAP_SETPCAP) that the second part gives up.
-/// Without it an exec by user 0 would get everything back: it gains all that is in that set.
-pub fn limit_capabilities(keep: &CapsHashSet) -> Result<()> {
+/// All capabilities.
+pub const ALL: &str = "ALL";
+
+/// Reads a name as `--cap-add` has it, `CHOWN` or `cap_chown`, or `ALL`; returns it in full.
+pub fn parse_capability(text: &str) -> Result<String> {
+    let name = text.to_ascii_uppercase();
+    let short = name.strip_prefix("CAP_").unwrap_or(&name);
+    if short == ALL {
+        return Ok(ALL.to_owned());
+    }
+    let capability = Capability::from_str(&format!("CAP_{short}"));
+    let known = capability.ok().with_context(|| format!("there is no capability {text:?}"))?;
+    Ok(known.to_string())
+}
+
+/// What is left of `usual` after docker's `--cap-add` and `--cap-drop`: what is added stays, unless all
+/// are.
+pub fn tweak_capabilities(
+    usual: &CapsHashSet,
+    add: &[String],
+    drop: &[String],
+) -> Result<CapsHashSet> {
+    let has_all = |list: &[String]| list.iter().any(|name| name == ALL);
+    let read = |list: &[String]| {
+        parse_capabilities(list.iter().map(String::as_str).filter(|name| *name != ALL))
+    };
+    let (added, dropped) = (read(add)?, read(drop)?);
+    Ok(match (has_all(add), has_all(drop)) {
+        (true, _) => &caps::all() - &dropped,
+        (false, true) => added,
+        (false, false) => &(usual - &dropped) | &added,
+    })
+}
+
+/// Takes every capability that is not in `keep` out of the bounding set: an exec by user 0, or of a
+/// set-user-ID program, gains all that is in it. It takes CAP_SETPCAP.
+pub fn limit_bounding_set(keep: &CapsHashSet) -> Result<()> {
     let limit = || -> Result<(), caps::errors::CapsError> {
         for capability in caps::all() {
             if !keep.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability)? {
                 caps::drop(None, CapSet::Bounding, capability)?;
             }
         }
-        // What the caller lacks itself it cannot keep.
+        Ok(())
+    };
+    limit().context("cannot limit the capabilities")
+}
+
+/// Gives up every capability that is not in `keep`.
+pub fn limit_capabilities(keep: &CapsHashSet) -> Result<()> {
+    let limit = || -> Result<(), caps::errors::CapsError> {
+        // What the caller, or who is not root, lacks itself it cannot keep.
         let keep = &caps::read(None, CapSet::Permitted)? & keep;
         caps::clear(None, CapSet::Inheritable)?; // the ambient set shrinks with it
         caps::set(None, CapSet::Effective, &keep)?;

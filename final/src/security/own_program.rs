@@ -64,7 +64,7 @@ fn cannot_be_changed(file: &File) -> Result<bool> {
 /// A read-only mount of the file, attached to nothing: so nobody can remount it.
 fn read_only() -> io::Result<OwnedFd> {
     let mount = sys::open_tree(Path::new(EXE), false)?;
-    sys::mount_setattr(mount.as_fd(), sys::RDONLY)?;
+    sys::mount_setattr(mount.as_fd(), sys::RDONLY, false)?;
     // The mount is known by an O_PATH file, from which alone one can execute, but not read.
     Ok(mount)
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use caps::{Capability, CapsHashSet};
+use nix::errno::Errno;
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
@@ -52,6 +54,28 @@ const ALLOWED: &str = "
     timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink unlinkat
     utime utimensat utimes vfork vmsplice wait4 waitid write writev chroot";
 
+/// What docker allows beside that to who has the capability that the kernel asks for.
+const WITH_CAPABILITY: [(Capability, &str); 13] = [
+    (Capability::CAP_BPF, "bpf"),
+    (Capability::CAP_DAC_READ_SEARCH, "open_by_handle_at"),
+    (Capability::CAP_PERFMON, "perf_event_open"),
+    (
+        Capability::CAP_SYS_ADMIN,
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount
+         mount_setattr move_mount open_tree perf_event_open quotactl quotactl_fd setdomainname
+         sethostname setns syslog umount2 unshare",
+    ),
+    (Capability::CAP_SYS_BOOT, "reboot"),
+    (Capability::CAP_SYS_MODULE, "delete_module finit_module init_module"),
+    (Capability::CAP_SYS_NICE, "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
+    (Capability::CAP_SYS_PACCT, "acct"),
+    (Capability::CAP_SYS_PTRACE, "kcmp pidfd_getfd process_madvise"),
+    (Capability::CAP_SYS_RAWIO, "ioperm iopl"),
+    (Capability::CAP_SYS_TIME, "clock_settime settimeofday"),
+    (Capability::CAP_SYS_TTY_CONFIG, "vhangup"),
+    (Capability::CAP_SYSLOG, "syslog"),
+];
+
 /// The personalities that only choose an ABI for old programs: PER_LINUX, PER_LINUX32, with and
 /// without UNAME26, and the value that only asks (personality(2)).
 const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
@@ -63,22 +87,29 @@ const NAMESPACE_FLAGS: u64 = 0x7e02_0000;
 /// AF_VSOCK reaches the hypervisor past every network namespace.
 const AF_VSOCK: u64 = 40;
 
-/// The profile as it stands in config.json (OCI runtime-spec, config-linux.md, "Seccomp").
+/// The profile for these capabilities, as it stands in config.json (OCI runtime-spec, config-linux.md,
+/// "Seccomp").
 #[must_use]
-pub fn profile() -> Value {
+pub fn profile(capabilities: &CapsHashSet) -> Value {
     let allow = |name: &str, op: &str, value: u64, two: u64| {
         let arg = json!({ "index": 0, "op": op, "value": value, "valueTwo": two });
         json!({ "names": [name], "action": "SCMP_ACT_ALLOW", "args": [arg] })
     };
-    let names: Vec<_> = ALLOWED.split_whitespace().collect();
+    let more = WITH_CAPABILITY.iter().filter(|(needed, _)| capabilities.contains(needed));
+    let more = more.flat_map(|(_, names)| names.split_whitespace());
+    let names: Vec<_> = ALLOWED.split_whitespace().chain(more).collect();
     let mut syscalls = vec![
         json!({ "names": names, "action": "SCMP_ACT_ALLOW" }),
         allow("clone", "SCMP_CMP_MASKED_EQ", NAMESPACE_FLAGS, 0),
         allow("socket", "SCMP_CMP_NE", AF_VSOCK, 0),
+    ];
+    if !names.contains(&"clone3") {
         // A filter sees numbers, not what a pointer points to, and clone3's flags are behind
         // one. ENOSYS makes every libc fall back to clone, whose flags it sees.
-        json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }),
-    ];
+        syscalls.push(
+            json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }),
+        );
+    }
     syscalls.extend(PERSONALITIES.map(|p| allow("personality", "SCMP_CMP_EQ", p, 0)));
     json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM, "syscalls": syscalls })
 }
@@ -93,41 +124,57 @@ pub struct Filters(Vec<BpfProgram>);
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 impl Filters {
-    /// Compiles it.
+    /// Compiles it. A call of another architecture's ends the program, whatever the profile says of it.
     pub fn compile(profile: &LinuxSeccomp) -> Result<Self> {
+        let flags = profile.flags().iter().flatten().count() > 0;
+        ensure!(!flags, "the flags of a seccomp profile are not supported");
+        let listener = profile.listener_path().is_some() || profile.listener_metadata().is_some();
+        ensure!(!listener, "the listener of a seccomp profile is not supported");
         let default = action(profile.default_action(), profile.default_errno_ret())?;
         let mut allowed = Rules::new();
         let mut others: Vec<(SeccompAction, Rules)> = Vec::new();
         for entry in profile.syscalls().iter().flatten() {
             let outcome = action(entry.action(), entry.errno_ret())?;
+            if outcome == default {
+                continue;
+            }
             add(&mut allowed, entry)?;
-            if outcome != SeccompAction::Allow && outcome != default {
+            if outcome != SeccompAction::Allow {
                 let mut rules = Rules::new();
                 add(&mut rules, entry)?;
                 others.push((outcome, rules));
             }
         }
         let arch = std::env::consts::ARCH.try_into()?;
-        let allowed = SeccompFilter::new(allowed, default, SeccompAction::Allow, arch);
+        // Where all is allowed that is not named, there is nothing to be said about the rest.
+        let allowed = (default != SeccompAction::Allow)
+            .then(|| SeccompFilter::new(allowed, default, SeccompAction::Allow, arch));
         let others = others
             .into_iter()
             .map(|(outcome, rules)| SeccompFilter::new(rules, SeccompAction::Allow, outcome, arch));
-        let compiled = std::iter::once(allowed)
+        let compiled = allowed
+            .into_iter()
             .chain(others)
             .map(|filter| filter.and_then(BpfProgram::try_from).map(|program| shortened(&program)))
             .collect::<Result<_, _>>();
         Ok(Self(compiled.context("cannot compile the seccomp profile")?))
     }
 
-    /// Applies them, to this thread and all that come of it. It needs no_new_privs. The first to
-    /// come must still allow seccomp(2): the strictest comes last.
+    /// Applies them, to this thread and all that come of it. It takes no_new_privs or CAP_SYS_ADMIN. The
+    /// first to come must still allow seccomp(2): the strictest comes last.
     pub fn apply(&self) -> Result<()> {
-        self.0
-            .iter()
-            .rev()
-            .try_for_each(|program| seccompiler::apply_filter(program))
-            .context("cannot apply the seccomp profile")
+        self.0.iter().rev().try_for_each(apply).context("cannot apply the seccomp profile")
     }
+}
+
+/// seccomp(2). seccompiler's own function would set no_new_privs as well.
+fn apply(program: &BpfProgram) -> Result<()> {
+    let filter = program.as_ptr().cast::<libc::sock_filter>().cast_mut();
+    let program = libc::sock_fprog { len: u16::try_from(program.len())?, filter };
+    let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, 0);
+    // SAFETY: both structs have the kernel's layout, and the kernel only reads them, during the call.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
+    Errno::result(result).map(drop).context("seccomp")
 }
 
 /// seccompiler spends five instructions on a call that is always allowed, where two will do:
@@ -200,13 +247,16 @@ fn condition(arg: &LinuxSeccompArg) -> Result<SeccompCondition> {
         LinuxSeccompOperator::ScmpCmpGt => (SeccompCmpOp::Gt, value),
         LinuxSeccompOperator::ScmpCmpMaskedEq => (SeccompCmpOp::MaskedEq(value), two),
     };
-    // Most arguments are C ints: the upper half of the register is not theirs, and not read.
-    let len = SeccompCmpArgLen::Dword;
+    // Of an argument that is a C int the kernel does not read the register's upper half. "Not 40" would
+    // be true of 40 with something in there.
+    let low = op == SeccompCmpOp::Ne && u32::try_from(value).is_ok();
+    let len = if low { SeccompCmpArgLen::Dword } else { SeccompCmpArgLen::Qword };
     Ok(SeccompCondition::new(u8::try_from(arg.index())?, len, op, value)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use caps::CapsHashSet;
     use seccompiler::{SeccompAction, SeccompFilter, sock_filter};
 
     use super::{Filters, Rules, profile, shortened};
@@ -252,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_profile_compiles_and_denies_by_default() {
-        let profile = serde_json::from_value(profile()).unwrap();
+        let profile = serde_json::from_value(profile(&CapsHashSet::new())).unwrap();
         let Filters(programs) = Filters::compile(&profile).unwrap();
         let denied = 0x0005_0000 | libc::EPERM.cast_unsigned();
         assert_eq!(answer(&programs[0], 9999), denied);

@@ -1,40 +1,33 @@
 //! Its `linux` part.
 
-use nix::unistd::geteuid;
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use caps::CapsHashSet;
 use serde_json::{Value, json};
-use step01_namespaces::{Namespace, Namespaces};
+use step01_namespaces::Namespaces;
 use step03_rootfs::{MASKED_PATHS, READONLY_PATHS};
 
-use super::Request;
-use crate::cli::{Net, RunArgs};
-use crate::security::profile;
-
-/// The namespaces that are new, as docker's: all but time, and user for a plain user only.
-pub(super) fn namespaces(request: &Request) -> Namespaces {
-    Namespace::ALL
-        .into_iter()
-        .filter(|namespace| match namespace {
-            Namespace::Time => false,
-            Namespace::User => !geteuid().is_root(),
-            Namespace::Net => request.net != Net::Host,
-            other => other.is_in_kernel(),
-        })
-        .collect()
-}
+use super::{mounts, namespaces};
+use crate::cli::{RunArgs, Seccomp};
+use crate::security::{profile, read_profile};
 
 /// Namespaces, limits, and what is hidden and forbidden.
-pub(super) fn linux(args: &RunArgs, namespaces: Namespaces) -> Value {
-    json!({
-        "namespaces": Namespace::ALL
-            .into_iter()
-            .filter(|&namespace| namespaces.contains(namespace))
-            .map(|namespace| json!({ "type": oci_name(namespace) }))
-            .collect::<Vec<_>>(),
+pub(super) fn linux(args: &RunArgs, new: Namespaces, capabilities: &CapsHashSet) -> Result<Value> {
+    let hides = args.security.hides_paths();
+    Ok(json!({
+        "namespaces": namespaces::list(new),
+        "devices": mounts::devices(args)?,
+        "sysctl": args.namespaces.sysctl.iter().cloned().collect::<BTreeMap<_, _>>(),
         "resources": resources(args),
-        "maskedPaths": if args.security.privileged { &[][..] } else { &MASKED_PATHS },
-        "readonlyPaths": if args.security.privileged { &[][..] } else { &READONLY_PATHS },
-        "seccomp": (!args.security.privileged).then(profile),
-    })
+        "maskedPaths": if hides { &MASKED_PATHS[..] } else { &[] },
+        "readonlyPaths": if hides { &READONLY_PATHS[..] } else { &[] },
+        "seccomp": match args.security.seccomp() {
+            Seccomp::File(file) => Some(read_profile(file, capabilities)?),
+            Seccomp::Usual if !args.security.privileged => Some(profile(capabilities)),
+            Seccomp::Usual | Seccomp::Unconfined => None,
+        },
+    }))
 }
 
 fn resources(args: &RunArgs) -> Value {
@@ -54,13 +47,4 @@ fn resources(args: &RunArgs) -> Value {
         resources["pids"] = json!({ "limit": pids });
     }
     resources
-}
-
-/// The names that the specification gives them (config-linux.md, "Namespaces").
-fn oci_name(namespace: Namespace) -> &'static str {
-    match namespace {
-        Namespace::Mnt => "mount",
-        Namespace::Net => "network",
-        other => other.name(),
-    }
 }

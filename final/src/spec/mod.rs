@@ -2,6 +2,8 @@
 
 mod linux;
 mod mounts;
+mod namespaces;
+mod network;
 mod process;
 
 use std::path::Path;
@@ -10,12 +12,15 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
+use step01_namespaces::Namespace;
 use step03_rootfs::Image;
 
 use crate::bundle::Annotation;
 use crate::cli::{Net, RunArgs};
 use crate::monitor::Restart;
+use crate::network::Config;
 use crate::process::at_terminal;
+use crate::store::Store;
 
 /// What was asked for, with docker's defaults filled in.
 #[derive(Debug)]
@@ -32,12 +37,16 @@ pub struct Request {
     pub tty: bool,
     /// Its network.
     pub net: Net,
+    /// What is known about that, if it has a bridge.
+    pub network: Option<Config>,
+    /// The namespaces of other containers, with their ids.
+    pub joins: Vec<(Namespace, String)>,
 }
 
 impl Request {
     /// Fills in what was left out: no image means `host`, no command a shell, and a shell that
     /// we sit at is interactive. Only who is `attached` sits at it.
-    pub fn new(args: &RunArgs, attached: bool) -> Result<Self> {
+    pub fn new(args: &RunArgs, attached: bool, store: &Store) -> Result<Self> {
         let words: Vec<String> = args
             .image_and_command
             .iter()
@@ -47,8 +56,17 @@ impl Request {
                 anyhow::anyhow!("config.json is UTF-8, and {} is not", word.display())
             })?;
         let image_name = words.first().map_or("host", String::as_str);
-        let image = Image::parse(image_name)?;
+        let image = if args.mounts.rootfs && image_name == "host" {
+            Image::parse("./host")?
+        } else {
+            Image::parse(image_name)?
+        };
         let mut command: Vec<_> = words.iter().skip(1).cloned().collect();
+        match args.process.entrypoint.as_deref() {
+            None => {}
+            Some("") => ensure!(!command.is_empty(), "with --entrypoint \"\" COMMAND is needed"),
+            Some(program) => command.insert(0, program.to_owned()),
+        }
         let shell = command.is_empty();
         if shell {
             let bash = image == Image::Host && Path::new("/usr/bin/bash").exists();
@@ -56,15 +74,12 @@ impl Request {
         }
         let sit_at_it = attached && shell && at_terminal();
         let plain_user = !geteuid().is_root();
-        let net = args.network.net.unwrap_or(if plain_user { Net::None } else { Net::Bridge });
+        let default = if plain_user { Net::None } else { Net::Bridge };
+        let net = args.network.net.clone().unwrap_or(default);
+        let network = network::find(&args.network, &net, store)?;
         ensure!(
-            !(plain_user && net == Net::Bridge),
-            "--net bridge needs root: a plain user can make a bridge only in a network namespace \
-             of its own, without a way out; run as root, or in the lab: cargo workshop lab"
-        );
-        ensure!(
-            args.network.publish.is_empty() || net == Net::Bridge,
-            "--publish needs --net bridge: without the bridge there is nothing to translate"
+            net != Net::None || args.names.add_host.iter().all(|host| host.address.is_some()),
+            "--add-host NAME:host-gateway needs a network on which the host has an address"
         );
         ensure!(
             !args.life.rm || args.life.restart.unwrap_or_default() == Restart::No,
@@ -80,6 +95,8 @@ impl Request {
             interactive: args.stdio.interactive || sit_at_it,
             tty: args.stdio.tty || sit_at_it,
             net,
+            network,
+            joins: namespaces::joins(args)?,
         };
         let stdin_is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
         ensure!(
@@ -92,38 +109,39 @@ impl Request {
 
 /// The config.json for the bundle of container `id`, whose root file system is in `rootfs`.
 pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Result<Spec> {
-    let namespaces = linux::namespaces(request);
-    let hostname = match &args.hostname {
-        Some(name) => name.clone(),
-        None if request.net == Net::Host => nix::unistd::gethostname()?.to_string_lossy().into(),
-        None => id[..12].to_owned(),
-    };
+    let new = namespaces::new(args, request);
+    let hostname = namespaces::hostname(args, request, id)?;
+    let capabilities = process::capabilities(args)?;
     let spec = json!({
         "ociVersion": "1.2.0",
         "hostname": hostname,
-        "root": { "path": utf8(rootfs)? },
-        "process": process::process(args, request, &hostname)?,
-        "mounts": mounts::mounts(args, request, namespaces)?,
+        "root": { "path": utf8(rootfs)?, "readonly": args.mounts.read_only },
+        "process": process::process(args, request, &hostname, &capabilities)?,
+        "mounts": mounts::mounts(args, request, new)?,
         "annotations": annotations(args, request),
-        "linux": linux::linux(args, namespaces),
+        "linux": linux::linux(args, new, &capabilities)?,
     });
     serde_json::from_value(spec).context("cannot write the container's config.json")
 }
 
 /// What OCI leaves to the engine, as text, since annotations are text.
 fn annotations(args: &RunArgs, request: &Request) -> Value {
-    let publish: Vec<_> = args.network.publish.iter().map(ToString::to_string).collect();
-    let mut annotations = json!({
-        Annotation::NETWORK: request.net.name(),
-        Annotation::INTERACTIVE: request.interactive.to_string(),
-        Annotation::BRIDGE: args.network.bridge.bridge,
-        Annotation::SUBNET: args.network.bridge.subnet.to_string(),
-        Annotation::PUBLISH: publish.join(" "),
-    });
-    if let Some(ip) = args.network.bridge.ip {
-        annotations[Annotation::IP] = ip.to_string().into();
-    }
+    let mut annotations = network::annotations(args, request);
+    annotations[Annotation::INTERACTIVE] = request.interactive.to_string().into();
+    annotations[Annotation::USER] = args.process.user.as_deref().unwrap_or_default().into();
+    let names = &args.names;
+    annotations[Annotation::HOSTS] = words(&names.add_host).into();
+    annotations[Annotation::DNS] = words(&names.dns).into();
+    annotations[Annotation::DNS_SEARCH] = names.dns_search.join(" ").into();
+    annotations[Annotation::DNS_OPTIONS] = names.dns_option.join(" ").into();
+    let joins = request.joins.iter().map(|(kind, id)| format!("{}={id}", kind.name()));
+    annotations[Annotation::JOIN] = joins.collect::<Vec<_>>().join(" ").into();
+    annotations[Annotation::GROUPS] = args.process.group_add.join(" ").into();
     annotations
+}
+
+fn words(list: &[impl ToString]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// A path as text. It may be where a link leads, and so not as it was on the command line.

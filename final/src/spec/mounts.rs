@@ -1,28 +1,39 @@
 //! Its `mounts` part.
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
-use step01_namespaces::Namespaces;
+use step01_namespaces::{Namespace, Namespaces, in_user_namespace};
 use step03_rootfs::{Layer, Mount, default_mounts};
 
 use super::{Request, utf8};
-use crate::cli::RunArgs;
+use crate::cli::{HostDevice, RunArgs};
 
 /// All that is mounted, in order.
-pub(super) fn mounts(
-    args: &RunArgs,
-    request: &Request,
-    namespaces: Namespaces,
-) -> Result<Vec<Value>> {
-    let volumes =
-        args.mounts.volume.iter().map(|v| Mount::bind(&v.source, &v.destination, v.read_only));
+pub(super) fn mounts(args: &RunArgs, request: &Request, new: Namespaces) -> Result<Vec<Value>> {
+    let joined = request.joins.iter().map(|(kind, _)| *kind);
+    let apart =
+        Namespace::ALL.into_iter().filter(|&kind| new.contains(kind)).chain(joined).collect();
+    let options = &args.mounts;
+    ensure!(
+        options.shm_size.is_none() || new.contains(Namespace::Ipc),
+        "--shm-size is for a /dev/shm of its own: leave out --ipc"
+    );
+    // With another container's IPC namespace comes its /dev/shm: see join.rs.
+    let joins_ipc = request.joins.iter().any(|(kind, _)| *kind == Namespace::Ipc);
+    let defaults = default_mounts(apart)?.into_iter();
+    let defaults = defaults.filter(|m| !(joins_ipc && m.destination == Path::new("/dev/shm")));
+    let defaults = defaults.map(|mount| sized(mount, options.shm_size));
     let (layers, mounts) = (request.image.layers()?, request.image.mounts()?);
     layers
         .iter()
         .map(overlay)
-        .chain(default_mounts(namespaces)?)
+        .chain(defaults)
         .chain(mounts)
-        .chain(volumes)
+        .chain(options.all()?)
+        .chain(binds_devices()?.then(|| options.device.iter().map(bind)).into_iter().flatten())
         .map(|mut mount| {
             // What we mount below /sys ourselves is read-only, unless it was asked for.
             let writable = match mount.kind.as_str() {
@@ -39,6 +50,47 @@ pub(super) fn mounts(
             }))
         })
         .collect()
+}
+
+/// docker's `--shm-size`.
+fn sized(mut mount: Mount, shm_size: Option<u64>) -> Mount {
+    if let Some(size) = shm_size.filter(|_| mount.destination == Path::new("/dev/shm")) {
+        mount.options.retain(|option| !option.starts_with("size="));
+        mount.options.push(format!("size={size}"));
+    }
+    mount
+}
+
+/// Whether devices are the host's own nodes: who is in a user namespace cannot make others.
+fn binds_devices() -> Result<bool> {
+    Ok(!geteuid().is_root() || in_user_namespace()?)
+}
+
+/// Of all bind mounts only these are not `nodev`.
+fn bind(device: &HostDevice) -> Mount {
+    let mut mount = Mount::bind(&device.source, &device.device.destination, false);
+    mount.options = vec!["bind".to_owned()];
+    mount
+}
+
+/// The devices for which nodes are made, as config.json has them (config-linux.md, "Devices").
+pub(super) fn devices(args: &RunArgs) -> Result<Vec<Value>> {
+    if binds_devices()? {
+        return Ok(Vec::new());
+    }
+    let made = args.mounts.device.iter();
+    made.map(|HostDevice { device, .. }| {
+        Ok(json!({
+            "path": utf8(&device.destination)?,
+            "type": if device.block { "b" } else { "c" },
+            "major": device.major,
+            "minor": device.minor,
+            "fileMode": device.mode,
+            "uid": device.uid,
+            "gid": device.gid,
+        }))
+    })
+    .collect()
 }
 
 /// A layer as a mount: an overlay whose upper directory is left to us.

@@ -14,6 +14,7 @@ use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{Pid, geteuid};
 use step01_namespaces::{Child, Failure, Namespace, pidfd_open, pidfd_send_signal, warn};
 
+use super::Store;
 use super::state::{Process, State, is_absent, now};
 use crate::monitor::Connection;
 
@@ -44,6 +45,12 @@ impl Container {
     #[must_use]
     pub fn bundle(&self) -> &Path {
         &self.path
+    }
+
+    /// Where it is kept.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        Store(self.path.parent().unwrap_or(Path::new("/")).to_owned())
     }
 
     /// Makes this process the one that makes or runs it.
@@ -145,7 +152,7 @@ impl Container {
     /// then finds nothing.
     pub fn remove(self) -> Result<()> {
         match File::open(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()), // --rm was faster
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()), // --rm was faster
             lock => {
                 let lock = lock?;
                 lock.lock()?;

@@ -86,7 +86,8 @@ impl Process {
         Ok(Some(Self { pid: pid.as_raw(), start_time }))
     }
 
-    pub(super) fn is_there(self) -> Result<bool> {
+    /// Whether it is still there.
+    pub fn is_there(self) -> Result<bool> {
         Ok(Self::find(Pid::from_raw(self.pid))? == Some(self))
     }
 }

@@ -10,10 +10,11 @@ use nix::unistd::geteuid;
 use oci_spec::runtime::Spec;
 use step01_namespaces::say;
 use step03_rootfs::Image;
-use step05_nat::Publish;
 
 use crate::bundle::Bundle;
 use crate::cli::{RunArgs, grace};
+use crate::monitor::Ready;
+use crate::network::Claim;
 use crate::spec::Request;
 use crate::store::{Container, State, Store, new_id};
 use crate::{image, spec};
@@ -45,10 +46,10 @@ pub struct Plan {
 impl Plan {
     /// Flags + image -> bundle. Whoever is `attached` sits at the container's terminal.
     pub fn new(args: &RunArgs, attached: bool) -> Result<Self> {
-        let request = Request::new(args, attached)?;
+        let store = Store::open()?;
+        let request = Request::new(args, attached, &store)?;
         let stdio = crate::cli::StdioArgs { interactive: request.interactive, tty: request.tty };
         let id = new_id()?;
-        let store = Store::open()?;
         let rootfs = match &request.image {
             Image::Host => image::host_rootfs(&store)?,
             Image::Directory(path) => path.clone(),
@@ -56,7 +57,6 @@ impl Plan {
         let spec = spec::build(args, &request, &id, &rootfs)?;
         let bundle = Bundle::new(&spec)?;
         let mut state = State::new(id, args.name.clone(), request.image_name, request.command);
-        state.ports = args.network.publish.iter().map(Publish::arrow).collect();
         state.labels = args.life.label.iter().cloned().collect();
         state.rm = args.life.rm;
         state.restart = args.life.restart.unwrap_or_default();
@@ -74,8 +74,15 @@ impl Plan {
         Ok(Self { store, spec, bundle, rootfs, is_host, state, stdio })
     }
 
+    /// Makes its directory, and takes hold of what its start needs.
+    pub fn make_ready(self) -> Result<Ready> {
+        let claim = Claim::take(self.bundle.network.as_ref(), &self.store)?;
+        let (container, bundle) = self.make()?;
+        Ok((container, bundle, claim))
+    }
+
     /// Makes its directory.
-    pub fn make(self) -> Result<(Container, Bundle)> {
+    fn make(self) -> Result<(Container, Bundle)> {
         let container = self.store.create(self.state)?;
         if self.is_host {
             image::write_host(&self.store, &self.rootfs)?;

@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use nix::sched::{CloneFlags, setns};
 use nix::unistd::fchdir;
-use step01_namespaces::{Child, Namespace, Namespaces, Signals};
+use step01_namespaces::{Child, Namespaces, Signals};
 use step02_cgroups::Cgroup;
 use step03_rootfs::{Root, parse_inside};
 
 use crate::bundle::Bundle;
 use crate::cli::{StdioArgs, parse_env};
+use crate::join::Join;
 use crate::process::close_to_others;
 use crate::security::protect_own_program;
 use crate::store::Store;
 use crate::terminal;
+use crate::user::parse_user;
 
 /// `exec [OPTIONS] CONTAINER COMMAND...`
 #[derive(Args, Debug, Clone)]
@@ -33,6 +34,15 @@ pub struct ExecArgs {
     /// The working directory in the container; without it, the container's
     #[arg(long, short, value_name = "DIR", value_parser = parse_inside)]
     pub workdir: Option<PathBuf>,
+
+    /// The user to be, by number or by a name in the container's /etc/passwd
+    #[arg(long, short, value_name = "USER[:GROUP]", value_parser = parse_user)]
+    #[arg(allow_hyphen_values = true)]
+    pub user: Option<String>,
+
+    /// All capabilities
+    #[arg(long)]
+    pub privileged: bool,
 
     /// Name, id, or the beginning of an id
     pub container: String,
@@ -65,24 +75,32 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
     process.terminal = args.stdio.tty;
     process.interactive = args.stdio.interactive;
     process.env.extend(args.env.iter().filter(|variable| !variable.is_empty()).cloned());
+    if let Some(user) = &args.user {
+        process.user.user.clone_from(user);
+    }
+    if args.privileged {
+        process.capabilities = caps::all();
+    }
     let workdir = args.workdir.clone().unwrap_or_else(|| bundle.rootfs.workdir.clone());
 
     // ANCHOR: join
     let cgroup = Cgroup::of(first)?;
     // The PID namespace is special: setns(2) puts not us into it, but our next child. And it
     // takes a capability over the user namespace that owns it, so that one comes first.
-    let (before, after) = split(bundle.namespaces);
-    setns(&pidfd, flags(&before)).context("cannot join the container's PID namespace")?;
+    let join = Join::of(pidfd, bundle.all_namespaces());
+    join.before_clone()?;
 
     close_to_others()?; // before the child is there to be seen: it inherits this
     let mut child = Child::spawn(Namespaces::default(), cgroup.fd(), || {
         cgroup.join()?;
         bundle.process.leave_caller()?;
-        setns(&pidfd, flags(&after)).context("cannot join the container's namespaces")?;
-        enter(&workdir)?;
-        let terminal = bundle.process.open_stdio()?;
-        bundle.process.restrict()?;
-        Ok(bundle.process.command(terminal))
+        join.after_clone()?;
+        let root = Root::open(Path::new("/"))?;
+        enter(&root, &workdir)?;
+        let user = bundle.process.user.find(&root)?;
+        let terminal = bundle.process.open_stdio(&user)?;
+        bundle.process.restrict(&user)?;
+        Ok(bundle.process.command(&user, terminal))
     })?;
     // ANCHOR_END: join
     match child.go()? {
@@ -93,25 +111,8 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
 
 /// Changes to a directory of the container, which may have made it a link: through /proc/self/fd/N
 /// it would lead to a directory of the host that we still have open (CVE-2024-21626).
-fn enter(workdir: &Path) -> Result<()> {
-    let found = Root::open(Path::new("/"))?.find(workdir)?;
+fn enter(root: &Root, workdir: &Path) -> Result<()> {
+    let found = root.find(workdir)?;
     let directory = found.with_context(|| format!("no directory {} in it", workdir.display()))?;
     fchdir(&directory).with_context(|| format!("cannot change to {}", workdir.display()))
-}
-
-/// What is joined before the clone, and what after it, as setns(2) wants it.
-// ANCHOR: split
-#[must_use]
-pub fn split(namespaces: Namespaces) -> (Vec<Namespace>, Vec<Namespace>) {
-    // ANCHOR: ex-6.1
-    Namespace::ALL
-        .into_iter()
-        .filter(|&namespace| namespaces.contains(namespace))
-        .partition(|namespace| matches!(namespace, Namespace::User | Namespace::Pid))
-    // ANCHOR_END: ex-6.1
-}
-// ANCHOR_END: split
-
-fn flags(namespaces: &[Namespace]) -> CloneFlags {
-    CloneFlags::from_bits_retain(namespaces.iter().fold(0, |flags, n| flags | n.flag()))
 }

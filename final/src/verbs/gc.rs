@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::network::{self, Networks};
 use crate::store::Store;
 
 /// Cleans up after runtimes that were killed: SIGKILL leaves no time for a guard's `Drop`.
@@ -11,7 +12,7 @@ pub fn run() -> Result<u8> {
 
 /// What the other verbs do first: the same, if there is anything to clean up.
 pub(crate) fn sweep_if_needed(store: &Store) -> Result<()> {
-    if store.has_stale()? { sweep(store) } else { Ok(()) }
+    if store.has_stale()? || Networks::of(store).has_stale()? { sweep(store) } else { Ok(()) }
 }
 
 /// The kernel has done the most of it already: the containers died with their runtimes, and with
@@ -20,6 +21,7 @@ pub(crate) fn sweep_if_needed(store: &Store) -> Result<()> {
 fn sweep(store: &Store) -> Result<()> {
     store.wait_for_orphans()?;
     step02_cgroups::sweep()?;
+    network::sweep(store)?;
     step05_nat::sweep()?;
     store.sweep()
 }

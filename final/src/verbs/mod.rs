@@ -6,6 +6,7 @@ pub mod exec;
 pub mod gc;
 pub mod kill;
 pub mod logs;
+pub mod network;
 pub mod pause;
 pub mod ps;
 pub mod restart;
@@ -65,4 +66,17 @@ fn for_each(names: &[String], act: impl Fn(&Store, Container) -> Result<()>) -> 
         }
     }
     Ok(status)
+}
+
+/// Rows with a title, in docker's columns.
+fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; COLUMNS] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    let mut table = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}   "));
+        table += cells.collect::<String>().trim_end();
+        table.push('\n');
+    }
+    table
 }

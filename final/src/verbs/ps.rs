@@ -5,6 +5,7 @@ use clap::Args;
 use step01_namespaces::printable;
 
 use super::pause::is_paused;
+use crate::network::ports::shown;
 use crate::store::{Container, Store, now};
 
 /// `ps [-a] [-q]`
@@ -42,16 +43,7 @@ fn list(args: &PsArgs) -> Result<()> {
     for container in containers.iter().rev() {
         rows.push(row(container)?);
     }
-    let widths: Vec<_> = (0..titles.len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut table = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}   "));
-        table += cells.collect::<String>().trim_end();
-        table.push('\n');
-    }
-    super::print(&table)
+    super::print(&super::table(&rows))
 }
 
 fn row(container: &Container) -> Result<[String; 7]> {
@@ -63,7 +55,7 @@ fn row(container: &Container) -> Result<[String; 7]> {
         format!("{command:?}"),
         format!("{} ago", since(state.created)),
         status(container)?,
-        state.ports.join(", "),
+        shown(&state.ports),
         state.name.clone(),
     ])
 }

@@ -35,7 +35,7 @@ pub fn run(args: &RunVerb) -> Result<u8> {
 
     let wanted = Wanted { input: stdio.interactive, terminal: stdio.tty, signals: true };
     let attach = (!args.detach).then_some(wanted);
-    let connection = monitor::start(attach, || plan.make())?;
+    let connection = monitor::start(attach, || plan.make_ready())?;
     monitor::wait_until_started(&connection)?;
     cidfile.keep();
     match attach {

@@ -7,6 +7,7 @@ use step01_namespaces::Signals;
 use crate::bundle::Bundle;
 use crate::client::{self, Wanted};
 use crate::monitor::{self, Connection};
+use crate::network::Claim;
 use crate::store::{Container, Store};
 
 /// `start [-a] [-i] CONTAINER...`
@@ -78,5 +79,8 @@ fn launch(
 ) -> Result<Connection> {
     let id = &container.state.id;
     ensure!(id.len() == 64, "not an id: {id}");
-    monitor::start(attach, || Ok((store.take(id)?, bundle)))
+    monitor::start(attach, || {
+        let claim = Claim::take(bundle.network.as_ref(), store)?;
+        Ok((store.take(id)?, bundle, claim))
+    })
 }

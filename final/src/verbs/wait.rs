@@ -21,13 +21,11 @@ pub fn run(args: &WaitArgs) -> Result<u8> {
         super::gc::sweep_if_needed(&store)?;
         for name in &args.containers {
             let container = store.find(name)?;
-            let status = match container.connect() {
-                Ok(connection) => client::wait(&connection)?,
-                // It has ended, maybe just now.
-                Err(_) => {
-                    container.wait_until_ended()?;
-                    container.reload()?.and_then(|state| state.exited).unwrap_or(0)
-                }
+            let status = if let Ok(connection) = container.connect() {
+                client::wait(&connection)?
+            } else {
+                container.wait_until_ended()?; // it has ended, maybe just now
+                container.reload()?.and_then(|state| state.exited).unwrap_or(0)
             };
             super::print(&format!("{status}\n"))?;
         }

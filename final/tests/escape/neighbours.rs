@@ -52,29 +52,34 @@ pub fn a_signal_to_a_process_of_the_host(_: Who) {
 /// ptrace(2): to be the debugger of a process is to be that process.
 ///
 /// Ours does not have the victim in its PID namespace. (The kernel keeps a user namespace from it in any
-/// case: it takes CAP_SYS_PTRACE over the victim's.)
+/// case: it takes CAP_SYS_PTRACE over the victim's.) With `--pid host` that is what stops it, as the victim
+/// has more capabilities than ours.
 pub fn a_debugger_for_a_process_of_the_host(_: Who) {
     let victim = Victim::new();
     works(in_step1(&["--share", "pid"], &["!trace", &victim.pid()]), "traced");
     fails(in_final(&[], &["!trace", &victim.pid()]), "ESRCH");
+    fails(in_final(&["--pid", "host"], &["!trace", &victim.pid()]), "EPERM");
 }
 
 /// /proc/PID/root is the root directory of that process: with the host's processes the host's files are
 /// there, too.
 ///
-/// In ours /proc is of its own PID namespace, and has only its own.
+/// In ours /proc is of its own PID namespace, and has only its own. With `--pid host` all are there, but who
+/// looks at a process with more capabilities needs CAP_SYS_PTRACE; a privileged container has it.
 pub fn the_root_of_a_process_of_the_host(_: Who) {
     let (host, victim) = (Host::new(), Victim::new());
     let attack = ["!look-into", &victim.pid(), &host.secret()];
     works(in_step3(&["--share", "pid"], &attack), SECRET);
     fails(in_final(&[], &attack), "No such file or directory");
+    fails(in_final(&["--pid", "host"], &attack), "Permission denied");
+    works(in_final(&["--pid", "host", "--privileged"], &attack), SECRET);
 }
 
 /// CVE-2016-9962: who joins a container is one of its processes before he has let go of the host's files.
 /// Root in there looks through /proc/PID/fd and walks out.
 ///
 /// Nobody can look into ours: it is not "dumpable" (prctl(2)) from before it joins to its exec
-/// (`close_to_others` in process.rs).
+/// (`close_to_others` in process.rs). That goes for a container that shares its processes, too.
 pub fn the_open_files_of_whoever_comes_in(_: Who) {
     let host = Host::new();
     let attack = ["!look-into-all", &host.secret()];
@@ -95,6 +100,8 @@ pub fn the_open_files_of_whoever_comes_in(_: Who) {
     eventually("it runs", || final_(&["exec", "box", "true"]).status == Some(0));
     for _ in 0..10 {
         assert_eq!(final_(&["exec", "box", "true"]).status, Some(0));
+        let joining = ["run", "--rm", "--pid", "container:box", "host", "true"];
+        assert_eq!(final_(&joining).status, Some(0));
     }
     assert_eq!(final_(&["kill", "box"]).status, Some(0));
     let seen = finish(ours, PATIENCE).stdout;

@@ -13,6 +13,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use workshop::lab::Who;
+use workshop::monitors::kill_monitor;
 use workshop::suite::{Outcome, command, eventually, finish};
 
 use crate::{BINARY, check, final_, outcome, scratch};
@@ -73,10 +74,10 @@ pub fn a_full_disk(_: Who) {
     assert!(ended.stderr.contains("No space left on device"), "{ended:?}");
     fs::remove_file(format!("{STATE}/filler")).unwrap();
 
-    // Full when others clean up after a runtime that was killed.
+    // Full when others clean up after a monitor that was killed.
     let mut runtime = start("second");
     fill();
-    runtime.kill().unwrap();
+    kill_monitor("second");
     runtime.wait().unwrap();
     let swept = final_(&["ps", "--all", "--quiet"]);
     assert_eq!((swept.status, &*swept.stdout), (Some(0), ""), "{swept:?}");
@@ -167,15 +168,21 @@ pub fn garbage_in_the_state_directory(who: Who) {
     let config = id.join("config.json");
     let good = fs::read_to_string(&config).unwrap();
     let path = "/../../../../../../../../../x".repeat(200);
+    let on = |bridge: &str, subnet: &str| {
+        let annotation = |name, value| format!("\"io.container-workshop.{name}\":\"{value}\"");
+        let network = [("network", "bridge"), ("bridge", bridge), ("subnet", subnet)];
+        let network = network.map(|(name, value)| annotation(name, value)).join(",");
+        good.replace(&annotation("network", "none"), &network)
+    };
     for text in [
         "",
         "{}",
         &good[..good.len() / 2],
-        &good.replace("\"workshop0\"", &format!("\"{path}\"")),
+        &on(&path, "10.77.0.0/24"),
         &good.replace("\"none\"", "\"moon\\u001b[2J\""),
         &good.replace("SCMP_ACT_ERRNO", "SCMP_ACT_NOTIFY"),
         &good.replace("CAP_CHOWN", "CAP_NONSENSE"),
-        &good.replace("10.77.0.0/24", "10.77.0.0/99"),
+        &on("workshop0", "10.77.0.0/99"),
     ] {
         fs::write(&config, text).unwrap();
         check(&text, &final_(&["exec", "box", "true"]), 125, &[config.to_str().unwrap()]);

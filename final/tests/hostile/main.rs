@@ -26,6 +26,7 @@ static TESTS: &[Test] = &[
     // arguments.rs
     test!(nonsense_as_a_size_or_name_is_named, [Root, LabRoot, Plain]),
     test!(nonsense_as_a_file_or_flag_is_named, [Root, LabRoot, Plain]),
+    test!(nonsense_as_a_mount_or_right_is_named, [Root, LabRoot, Plain]),
     test!(nonsense_for_a_bridge_is_named, [Root, LabRoot]),
     test!(nonsense_for_the_steps_is_named, [Root, Plain]),
     test!(nonsense_for_the_other_verbs_is_named, [Root, LabRoot, Plain]),

@@ -46,7 +46,7 @@ pub fn bad_input_is_named_and_ends_in_125(_: Who) {
         (&["--pids-limit", "0"], "0"),
         (&["--cpuset-cpus", "4096"], "4096"),
         (&["--net", "moon"], "moon"),
-        (&["--publish", "80"], "80"),
+        (&["--publish", "0:80"], "\"0\""),
         (&["--subnet", "10.0.0.1/24"], "10.0.0.0/24"),
         (&["--volume", "/no-such-file:/x"], "/no-such-file"),
         (&["--volume", "/usr:x"], "x"),

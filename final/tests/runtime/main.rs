@@ -3,29 +3,39 @@
 #![allow(clippy::wildcard_imports, reason = "the table below names every test, or it is dead code")]
 
 mod engine;
+mod files;
 mod isolation;
 mod life;
 mod limits;
 mod network;
+mod networks;
+mod security;
+mod shared;
 mod terminal;
+mod user;
+mod words;
 
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde_json::Value;
+use workshop::monitors::{kill_monitor, kill_process, monitor};
 use workshop::suite::{Outcome, Test, command, eventually, probe_volume, run, suite};
 use workshop::test;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_final");
 
 use engine::*;
+use files::*;
 use isolation::*;
 use life::*;
 use limits::*;
 use network::*;
+use networks::*;
+use security::*;
+use shared::*;
 use terminal::*;
+use user::*;
+use words::*;
 
 static TESTS: &[Test] = &[
     // engine.rs
@@ -41,6 +51,10 @@ static TESTS: &[Test] = &[
     test!(a_killed_monitor_takes_its_container_along, [Root, LabRoot, Plain]),
     test!(a_monitor_killed_at_any_time_leaves_nothing, [Root, LabRoot, Plain]),
     test!(a_living_container_survives_the_clean_up, [Root, LabRoot]),
+    // files.rs
+    test!(mounts_are_as_they_were_asked_for, [Root, LabRoot, Plain]),
+    test!(a_read_only_root_cannot_be_written, [Root, LabRoot, Plain]),
+    test!(a_device_is_there_if_it_was_asked_for, [Root, LabRoot, Plain]),
     // isolation.rs
     test!(capabilities_and_seccomp_are_dockers, [Root, LabRoot, Plain]),
     test!(new_namespaces_and_mounts_are_refused, [Root, LabRoot, Plain]),
@@ -85,12 +99,46 @@ static TESTS: &[Test] = &[
     // network.rs
     test!(the_internet_sees_the_hosts_address, [Root, LabRoot]),
     test!(a_published_port_is_reached_from_everywhere, [Root, LabRoot]),
+    test!(ports_are_published_by_ranges_and_by_chance, [Root, LabRoot]),
+    test!(all_exposed_ports_are_published_with_one_flag, [Root, LabRoot]),
+    test!(a_port_in_use_is_refused_before_anything_is_made, [Root, LabRoot]),
+    test!(many_ports_are_published_at_once, [Root, LabRoot]),
     test!(host_and_none_are_what_they_say, [Root, LabRoot, Plain]),
     test!(eight_at_once_share_a_bridge, [Root, LabRoot]),
     test!(a_plain_user_has_no_bridge, [Plain]),
+    // networks.rs
+    test!(a_network_is_made_listed_shown_and_removed, [Root, LabRoot]),
+    test!(each_network_has_a_subnet_of_its_own, [Root, LabRoot]),
+    test!(two_networks_are_closed_to_each_other, [Root, LabRoot]),
+    test!(an_internal_network_has_no_way_out, [Root, LabRoot]),
+    test!(a_network_survives_who_is_killed, [Root, LabRoot]),
     // terminal.rs
     test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
     test!(exec_has_a_terminal_too, [Root, Plain]),
+    // security.rs
+    test!(capabilities_are_added_and_dropped, [Root, LabRoot, Plain]),
+    test!(exec_has_what_the_container_has, [Root, LabRoot, Plain]),
+    test!(a_set_user_id_program_gains_only_if_it_may, [Root]),
+    test!(a_profile_from_a_file_filters_system_calls, [Root, LabRoot, Plain]),
+    test!(each_process_has_its_limits, [Root, LabRoot, Plain]),
+    test!(the_paths_of_the_system_can_be_opened, [Root, LabRoot, Plain]),
+    // shared.rs
+    test!(the_hosts_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
+    test!(another_containers_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
+    test!(the_processes_of_others_are_shared_if_asked_for, [Root, Plain], Limits),
+    test!(without_a_cgroup_processes_are_not_shared, [LabRoot, Plain], NoLimits),
+    // words.rs
+    test!(variables_come_from_files, [Root, Plain]),
+    test!(the_program_can_be_replaced, [Root, Plain]),
+    test!(names_are_added_and_looked_up_as_told, [Root, LabRoot, Plain]),
+    test!(settings_of_a_namespace_are_its_own, [Root, LabRoot, Plain]),
+    // user.rs
+    test!(the_user_is_looked_up_in_the_container, [Root]),
+    test!(another_user_may_do_less, [Root]),
+    test!(exec_is_the_containers_user_or_another, [Root]),
+    test!(exec_can_have_all_capabilities, [Root, LabRoot, Plain]),
+    test!(another_user_dies_with_the_monitor, [Root]),
+    test!(where_there_is_one_id_another_is_refused, [LabRoot, Plain]),
 ];
 
 fn main() -> ExitCode {
@@ -121,36 +169,14 @@ fn start(name: &str, options: &[&str], words: &[&str]) -> Child {
     child
 }
 
-/// The monitor of a container, by its state.json.
-fn monitor(name: &str) -> Pid {
-    let root = std::env::var("FINAL_ROOT").expect("a lab");
-    for entry in std::fs::read_dir(format!("{root}/containers")).expect("the store") {
-        let text = std::fs::read(entry.expect("a container").path().join("state.json"));
-        let state: Value = serde_json::from_slice(&text.expect("its state")).expect("JSON");
-        if state["name"] == name {
-            let pid = state["monitor"]["pid"].as_i64().expect("a monitor");
-            return Pid::from_raw(i32::try_from(pid).expect("a pid"));
-        }
-    }
-    panic!("no container {name}")
-}
-
-/// SIGKILL for the monitor of a container.
-fn kill_monitor(name: &str) {
-    kill_process(monitor(name));
-}
-
-/// Returns when it has had its effect, or the process has ended by itself.
-fn kill_process(pid: Pid) {
-    let _ = kill(pid, Signal::SIGKILL);
-    let state = format!("/proc/{pid}/stat");
-    let is_gone = || std::fs::read_to_string(&state).map_or(true, |stat| stat.contains(") Z "));
-    eventually("the monitor is gone", is_gone);
-}
-
 /// Kills the container, and waits for its runtime.
 fn stop(name: &str, runtime: Child) -> Outcome {
     let killed = final_(&["kill", name]);
     assert_eq!(killed.status, Some(0), "{killed:?}");
     workshop::suite::finish(runtime, Duration::from_secs(60))
+}
+
+/// A directory of the lab's that is ours to fill, whoever we are.
+fn scratch() -> String {
+    std::env::var("XDG_RUNTIME_DIR").expect("the lab has made it")
 }

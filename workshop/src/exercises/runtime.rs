@@ -104,54 +104,83 @@ pub(super) const EXERCISES: &[Exercise] = &[
         minutes: 20,
         start: Start::Blank,
         task: "All that comes before took privileges: mounts, networks, namespaces. Now the process \
-               gives up what the program must not have: its resource limits are set, the caller's \
-               groups left (a user namespace with a map of one id has setgroups denied: EPERM is \
-               no error), all capabilities given up but those of the list, no_new_privs set, and \
-               last, if there is one, the filter of system calls applied. What is the order in which \
-               each step still has what it needs?",
+               gives up what the program must not have: its resource limits are set; it joins the \
+               user's groups and leaves the caller's; all capabilities but those of the list leave the \
+               bounding set, which limits what a later exec can gain; it becomes the user; it gives up \
+               all capabilities but those of the list; no_new_privs is set; and last, if there is \
+               one, the filter of system calls is applied. Why is this the order in which each step \
+               still has what it needs? And where no_new_privs is not to be set: when must the filter \
+               come then?",
         hints: [
-            "Ask of each step what it takes. setgroups(2) takes a capability, and the filter takes \
-             away system calls, perhaps those of the steps before.",
-            "nix has setrlimit and setgroups, `security` has the rest; `self.rlimits` is a list of \
-             (resource, soft, hard). Each gets a context() that names what could not be done.",
-            "Limits, groups, capabilities, no_new_privs, and the filter as the very last: it is an \
-             Option, and Filters::apply takes a reference.",
+            "Ask of each step what it takes. setgroups(2), the bounding set and setresuid(2) take a \
+             capability each, who is not root any more has none, and the filter takes away system \
+             calls, perhaps those of the steps before.",
+            "nix has setrlimit, `user` has join_groups and switch, `security` has the rest; \
+             `self.rlimits` is a list of (resource, soft, hard). Setting one gets a context() that names \
+             what could not be done.",
+            "Limits, groups, limit_bounding_set, switch, limit_capabilities, no_new_privileges, and the \
+             filter as the very last: it is an Option, and Filters::apply takes a reference. Without \
+             no_new_privs it takes CAP_SYS_ADMIN, so then it comes before the bounding set.",
         ],
         mutants: &[
             Mutant {
                 what: "a set-user-ID program gets everything back",
-                from: "security::no_new_privileges()?; // or else seccomp would need CAP_SYS_ADMIN",
+                from: "security::no_new_privileges()?;",
                 to: "",
                 says: "a set-user-ID program gains nothing",
             },
             Mutant {
                 what: "the filter comes before what it forbids",
                 from: "security::limit_capabilities(&self.capabilities)?;",
-                to: "self.seccomp.as_ref().map_or(Ok(()), Filters::apply)?;\n        security::limit_capabilities(&self.capabilities)?;",
+                to: "filter()?;\n        security::limit_capabilities(&self.capabilities)?;",
                 says: "every step of giving up succeeds",
+            },
+            Mutant {
+                what: "the user comes before what takes root",
+                from: "security::limit_bounding_set(&self.capabilities)?;\n        user.switch()?;",
+                to: "user.switch()?;\n        security::limit_bounding_set(&self.capabilities)?;",
+                says: "every step of giving up succeeds",
+            },
+            Mutant {
+                what: "the user stays root",
+                from: "user.switch()?;",
+                to: "",
+                says: "it is the user that it is to be",
             },
             Mutant {
                 what: "no limit is set",
                 from: "setrlimit(resource, soft, hard)",
-                to: "Ok::<(), Errno>(())",
+                to: "Ok::<(), nix::errno::Errno>(())",
                 says: "the limits are those of the list",
             },
             Mutant {
-                what: "capabilities are kept",
-                from: "security::limit_capabilities(&self.capabilities)?;",
+                what: "the bounding set is kept",
+                from: "security::limit_bounding_set(&self.capabilities)?;",
                 to: "",
                 says: "no exec gets more than the three that it keeps",
             },
             Mutant {
+                what: "what is inherited is kept",
+                from: "security::limit_capabilities(&self.capabilities)?;",
+                to: "",
+                says: "nothing is inherited",
+            },
+            Mutant {
                 what: "the caller's groups are kept",
-                from: "match setgroups(&[]) {",
-                to: "match Ok::<(), Errno>(()) {",
+                from: "user.join_groups()?;",
+                to: "",
                 says: "it is in no group of the caller's",
             },
             Mutant {
                 what: "no filter at all",
                 from: "self.seccomp.as_ref().map_or(Ok(()), Filters::apply)",
-                to: "Ok(())",
+                to: "Ok::<(), anyhow::Error>(())",
+                says: "system calls are filtered, if there is a filter",
+            },
+            Mutant {
+                what: "no filter where a program may gain privileges",
+                from: "if !self.no_new_privileges {\n            filter()?;\n        }",
+                to: "",
                 says: "system calls are filtered, if there is a filter",
             },
         ],

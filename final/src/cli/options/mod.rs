@@ -3,6 +3,8 @@
 mod life;
 mod limits;
 mod mounts;
+mod names;
+mod namespaces;
 mod network;
 mod process;
 mod security;
@@ -13,10 +15,12 @@ use clap::Args;
 
 pub use life::{LifeArgs, grace};
 pub use limits::LimitArgs;
-pub use mounts::MountArgs;
+pub use mounts::{HostDevice, MountArgs};
+pub use names::NameArgs;
+pub use namespaces::{NamespaceArgs, Share};
 pub use network::{Net, NetworkArgs};
 pub use process::{ProcessArgs, parse_env};
-pub use security::SecurityArgs;
+pub use security::{Seccomp, SecurityArgs};
 
 use super::StdioArgs;
 
@@ -43,6 +47,14 @@ pub struct RunArgs {
     /// Which network.
     #[command(flatten)]
     pub network: NetworkArgs,
+
+    /// Who knows which names.
+    #[command(flatten)]
+    pub names: NameArgs,
+
+    /// Which namespaces are shared.
+    #[command(flatten)]
+    pub namespaces: NamespaceArgs,
 
     /// How much it may use.
     #[command(flatten)]

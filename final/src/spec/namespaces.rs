@@ -1,0 +1,71 @@
+//! Which namespaces are new, which are another container's, and what the container is called.
+
+use anyhow::{Result, ensure};
+use nix::unistd::{geteuid, gethostname};
+use serde_json::{Value, json};
+use step01_namespaces::{Namespace, Namespaces};
+
+use super::Request;
+use crate::bundle::Bundle;
+use crate::cli::{Net, RunArgs, Share};
+use crate::store::Store;
+
+/// Those of other containers, with their ids. They have to be running.
+pub(super) fn joins(args: &RunArgs) -> Result<Vec<(Namespace, String)>> {
+    let mut joins = Vec::new();
+    for kind in Namespace::ALL {
+        if let Share::Container(name) = args.namespaces.share(kind) {
+            let container = Store::open()?.find(name)?;
+            container.first_process()?;
+            joins.push((kind, container.state.id.clone()));
+        }
+    }
+    // A plain user has power over another container's namespaces only in its user namespace.
+    if let Some((_, id)) = joins.first()
+        && !geteuid().is_root()
+    {
+        joins.insert(0, (Namespace::User, id.clone()));
+    }
+    Ok(joins)
+}
+
+/// The namespaces that are new, as docker's: all but time, and user for a plain user only.
+pub(super) fn new(args: &RunArgs, request: &Request) -> Namespaces {
+    let joined = |kind| request.joins.iter().any(|(other, _)| *other == kind);
+    Namespace::ALL
+        .into_iter()
+        .filter(|&kind| !joined(kind) && *args.namespaces.share(kind) == Share::Own)
+        .filter(|namespace| match namespace {
+            Namespace::Time => false,
+            Namespace::User => !geteuid().is_root(),
+            Namespace::Net => request.net != Net::Host,
+            other => other.is_in_kernel(),
+        })
+        .collect()
+}
+
+/// As config.json has them (config-linux.md, "Namespaces").
+pub(super) fn list(namespaces: Namespaces) -> Value {
+    let new = Namespace::ALL.into_iter().filter(|&namespace| namespaces.contains(namespace));
+    let oci_name = |namespace: Namespace| match namespace {
+        Namespace::Mnt => "mount",
+        Namespace::Net => "network",
+        other => other.name(),
+    };
+    new.map(|namespace| json!({ "type": oci_name(namespace) })).collect()
+}
+
+/// What it is called in its UTS namespace.
+pub(super) fn hostname(args: &RunArgs, request: &Request, id: &str) -> Result<String> {
+    let share = args.namespaces.share(Namespace::Uts);
+    ensure!(
+        args.hostname.is_none() || *share == Share::Own,
+        "conflicting options: --hostname would rename the owner of the UTS namespace that --uts shares"
+    );
+    Ok(match (share, &args.hostname) {
+        (Share::Container(name), _) => Bundle::load(Store::open()?.find(name)?.bundle())?.hostname,
+        (Share::Own, Some(name)) => name.clone(),
+        (Share::Own, None) if request.net != Net::Host => id[..12].to_owned(),
+        _ => gethostname()?.to_string_lossy().into(),
+    })
+}

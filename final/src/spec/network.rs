@@ -1,0 +1,91 @@
+//! The part of config.json that is about the network. OCI leaves it to the engine.
+
+use anyhow::{Context as _, Result, ensure};
+use nix::unistd::geteuid;
+use serde_json::{Value, json};
+
+use super::{Request, words};
+use crate::bundle::Annotation;
+use crate::cli::{Net, NetworkArgs, RunArgs};
+use crate::network::{Config, Exposed, Networks, Wanted};
+use crate::store::Store;
+
+/// What is known about the network, if it has a bridge. Refuses what cannot be had there.
+pub fn find(args: &NetworkArgs, net: &Net, store: &Store) -> Result<Option<Config>> {
+    ensure!(
+        geteuid().is_root() || !net.is_bridge(),
+        "--net {} needs root: a plain user can make a bridge only in a network namespace of its own, \
+         without a way out; run as root, or in the lab: cargo workshop lab",
+        net.name()
+    );
+    let network = match net {
+        Net::Bridge => {
+            let mut config = Config::default_bridge();
+            config.bridge = args.bridge.clone().unwrap_or(config.bridge);
+            config.subnet = args.subnet.map_or(config.subnet, |subnet| subnet.to_string());
+            config
+        }
+        Net::Named(name) => {
+            let fix = || format!("final network create {name} makes one");
+            Networks::of(store).find(name).with_context(fix)?
+        }
+        Net::None | Net::Host => {
+            for (flag, given) in [
+                ("--publish", !args.publish.is_empty()),
+                ("--publish-all", args.publish_all),
+                ("--ip", args.ip.is_some()),
+            ] {
+                ensure!(
+                    !given,
+                    "{flag} needs --net bridge, or a network: without a bridge there is no address \
+                     to give, and nothing to translate"
+                );
+            }
+            ensure!(args.network_alias.is_empty(), "{ALIAS}");
+            return Ok(None);
+        }
+    };
+    if *net == Net::Bridge {
+        ensure!(args.network_alias.is_empty(), "{ALIAS}");
+    } else {
+        let given = args.bridge.is_some() || args.subnet.is_some();
+        ensure!(!given, "--bridge and --subnet are for --net bridge: {} has its own", network.name);
+    }
+    Ok(Some(network))
+}
+
+const ALIAS: &str = "--network-alias needs a network of its own (final network create): elsewhere \
+                     nobody answers for names";
+
+/// What OCI leaves to the engine, as text, since annotations are text.
+pub fn annotations(args: &RunArgs, request: &Request) -> Value {
+    let args = &args.network;
+    let exposed: Vec<Exposed> = args.expose.iter().flatten().copied().collect();
+    let mut annotations = json!({
+        Annotation::NETWORK: request.net.name(),
+        Annotation::EXPOSED: words(&exposed),
+    });
+    if let Some(network) = &request.network {
+        annotations[Annotation::NETWORK] = network.name.clone().into();
+        annotations[Annotation::BRIDGE] = network.bridge.clone().into();
+        annotations[Annotation::SUBNET] = network.subnet.clone().into();
+        annotations[Annotation::INTERNAL] = network.internal.to_string().into();
+        annotations[Annotation::ALIASES] = args.network_alias.join(" ").into();
+        annotations[Annotation::PUBLISH] = words(&publish(args, &exposed)).into();
+    }
+    if let Some(ip) = args.ip {
+        annotations[Annotation::IP] = ip.to_string().into();
+    }
+    annotations
+}
+
+/// The ports that are asked for by number, and with `-P` the other exposed ones.
+fn publish(args: &NetworkArgs, exposed: &[Exposed]) -> Vec<Wanted> {
+    let mut publish: Vec<Wanted> = args.publish.iter().flatten().copied().collect();
+    for &Exposed { port, protocol } in exposed.iter().filter(|_| args.publish_all) {
+        if !publish.iter().any(|p| (p.container, p.protocol) == (port, protocol)) {
+            publish.push(Exposed { port, protocol }.publish());
+        }
+    }
+    publish
+}

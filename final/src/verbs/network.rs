@@ -1,0 +1,260 @@
+//! `final network ...`
+
+use std::io::{Write as _, stdin, stdout};
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, Subcommand, ValueEnum};
+use humantime::format_rfc3339_seconds;
+use nix::unistd::geteuid;
+use serde_json::{Value, json};
+use step04_bridge_veth::Cidr;
+
+use crate::network::config::{Wish, builtin_id, parse_name};
+use crate::network::{Config, Endpoint, Networks};
+use crate::store::Store;
+
+/// What can be done with networks.
+#[derive(Subcommand, Debug, Clone)]
+pub enum NetworkVerb {
+    /// Make a network
+    Create(CreateArgs),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(LsArgs),
+    /// Show all that is known about networks
+    Inspect(NamesArgs),
+    /// Remove networks that no container is on
+    #[command(visible_alias = "remove")]
+    Rm(NamesArgs),
+    /// Remove all networks that no container is on
+    Prune(PruneArgs),
+}
+
+/// `network create [OPTIONS] NAME`
+#[derive(Args, Debug, Clone)]
+pub struct CreateArgs {
+    /// Its subnet, whose first address is the bridge's own; without it, one that is free
+    #[arg(long, value_name = "CIDR")]
+    pub subnet: Option<Cidr>,
+
+    /// No way out of it, and none in
+    #[arg(long)]
+    pub internal: bool,
+
+    /// Its name
+    #[arg(value_parser = parse_name)]
+    pub name: String,
+}
+
+/// `network ls [OPTIONS]`
+#[derive(Args, Debug, Clone)]
+pub struct LsArgs {
+    /// Only the ids
+    #[arg(long, short)]
+    pub quiet: bool,
+
+    /// The whole ids
+    #[arg(long)]
+    pub no_trunc: bool,
+
+    /// As a table, or one JSON object a line
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: Format,
+}
+
+/// How a list is shown.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// `network inspect NETWORK...`, `network rm NETWORK...`
+#[derive(Args, Debug, Clone)]
+pub struct NamesArgs {
+    /// Names, ids, or beginnings of ids
+    #[arg(required = true)]
+    pub networks: Vec<String>,
+}
+
+/// `network prune [-f]`
+#[derive(Args, Debug, Clone)]
+pub struct PruneArgs {
+    /// Do not ask
+    #[arg(long, short)]
+    pub force: bool,
+}
+
+/// Does it.
+pub fn run(verb: &NetworkVerb) -> Result<u8> {
+    let done = || -> Result<()> {
+        let store = Store::open()?;
+        super::gc::sweep_if_needed(&store)?;
+        let networks = Networks::of(&store);
+        match verb {
+            NetworkVerb::Create(args) => create(args, &networks),
+            NetworkVerb::Ls(args) => list(args, &networks),
+            NetworkVerb::Inspect(args) => inspect(&args.networks, &networks),
+            NetworkVerb::Rm(args) => remove(&args.networks, &networks),
+            NetworkVerb::Prune(args) => prune(args, &networks),
+        }
+    };
+    done().map(|()| 0).map_err(|error| super::failed(&error))
+}
+
+fn create(args: &CreateArgs, networks: &Networks<'_>) -> Result<()> {
+    ensure!(
+        geteuid().is_root(),
+        "a network needs root: a plain user can make a bridge only in a network namespace of its own, \
+         without a way out; run as root, or in the lab: cargo workshop lab"
+    );
+    let CreateArgs { subnet, internal, name } = args.clone();
+    let config = networks.create(Wish { name, subnet, internal })?;
+    super::print(&format!("{}\n", config.id))
+}
+
+/// A network as the list has it: some are always there.
+fn rows(networks: &Networks<'_>) -> Result<Vec<(Config, &'static str)>> {
+    let without = |name: &str| Config {
+        id: builtin_id(name),
+        name: name.to_owned(),
+        subnet: String::new(),
+        ..Config::default_bridge()
+    };
+    let mut rows = vec![
+        (Config::default_bridge(), "bridge"),
+        (without("host"), "host"),
+        (without("none"), "null"),
+    ];
+    rows.extend(networks.list()?.into_iter().map(|config| (config, "bridge")));
+    rows.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    Ok(rows)
+}
+
+fn list(args: &LsArgs, networks: &Networks<'_>) -> Result<()> {
+    let id = |config: &Config| {
+        if args.no_trunc { config.id.clone() } else { config.short_id().to_owned() }
+    };
+    let rows = rows(networks)?;
+    let mut text = String::new();
+    if args.quiet {
+        for (config, _) in &rows {
+            text += &format!("{}\n", id(config));
+        }
+    } else if args.format == Format::Json {
+        for (config, driver) in &rows {
+            let line = json!({
+                "CreatedAt": rfc3339(config.created),
+                "Driver": driver,
+                "ID": id(config),
+                "IPv4": (!config.subnet.is_empty()).to_string(),
+                "IPv6": "false",
+                "Internal": config.internal.to_string(),
+                "Labels": "",
+                "Name": config.name,
+                "Scope": "local",
+            });
+            text += &format!("{line}\n");
+        }
+    } else {
+        let titles = ["NETWORK ID", "NAME", "DRIVER", "SCOPE"].map(str::to_owned);
+        let cells = |(config, driver): &(Config, &str)| {
+            [id(config), config.name.clone(), (*driver).to_owned(), "local".to_owned()]
+        };
+        let rows: Vec<_> = [titles].into_iter().chain(rows.iter().map(cells)).collect();
+        text = super::table(&rows);
+    }
+    super::print(&text)
+}
+
+/// docker's JSON.
+fn inspect(names: &[String], networks: &Networks<'_>) -> Result<()> {
+    let find = |name: &String| match rows(networks)?.into_iter().find(|(n, _)| n.name == *name) {
+        Some(row) => Ok(row),
+        None => networks.find(name).map(|config| (config, "bridge")),
+    };
+    let describe = |name| {
+        let (config, driver) = find(name)?;
+        describe(&config, driver)
+    };
+    let all: Vec<_> = names.iter().map(describe).collect::<Result<_>>()?;
+    super::print(&format!("{}\n", serde_json::to_string_pretty(&all)?))
+}
+
+fn describe(config: &Config, driver: &str) -> Result<Value> {
+    let mut containers = json!({});
+    let mut pools = Vec::new();
+    if driver == "bridge" {
+        let subnet = config.subnet()?;
+        pools.push(json!({ "Subnet": config.subnet, "Gateway": subnet.gateway() }));
+        for (address, endpoint) in Endpoint::all(&config.bridge)? {
+            containers[&endpoint.id] = json!({
+                "Name": endpoint.name,
+                "IPv4Address": format!("{address}/{}", subnet.prefix()),
+                "IPv6Address": "",
+            });
+        }
+    }
+    Ok(json!({
+        "Name": config.name,
+        "Id": config.id,
+        "Created": rfc3339(config.created),
+        "Scope": "local",
+        "Driver": driver,
+        "EnableIPv4": driver == "bridge",
+        "EnableIPv6": false,
+        "IPAM": { "Driver": "default", "Options": {}, "Config": pools },
+        "Internal": config.internal,
+        "Attachable": false,
+        "Ingress": false,
+        "Containers": containers,
+        "Options": { "com.docker.network.bridge.name": config.bridge },
+        "Labels": {},
+    }))
+}
+
+/// A time as docker's JSON has it.
+fn rfc3339(seconds: u64) -> String {
+    format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+}
+
+fn remove(names: &[String], networks: &Networks<'_>) -> Result<()> {
+    for name in names {
+        let builtin = ["bridge", "host", "none"].contains(&&**name);
+        ensure!(!builtin, "the network {name} is always there: it cannot be removed");
+        let config = networks.find(name)?;
+        if !networks.remove(&config)? {
+            let users = Endpoint::all(&config.bridge)?;
+            let users: Vec<_> = users.iter().map(|(_, endpoint)| &*endpoint.name).collect();
+            anyhow::bail!("the network {name} is in use by {}: end it first", users.join(", "));
+        }
+        super::print(&format!("{name}\n"))?;
+    }
+    Ok(())
+}
+
+fn prune(args: &PruneArgs, networks: &Networks<'_>) -> Result<()> {
+    if !args.force {
+        let question = "This removes all networks that no container is on. Go on? [y/N] ";
+        write!(stdout(), "{question}").and_then(|()| stdout().flush()).context("cannot ask")?;
+        let mut answer = String::new();
+        stdin().read_line(&mut answer).context("cannot read the answer")?;
+        if !["y", "Y", "yes"].contains(&answer.trim()) {
+            return Ok(());
+        }
+    }
+    let mut removed = String::new();
+    for config in networks.list()? {
+        if networks.remove(&config)? {
+            removed += &format!("{}\n", config.name);
+        }
+    }
+    if removed.is_empty() {
+        Ok(())
+    } else {
+        super::print(&format!("Deleted Networks:\n{removed}\n"))
+    }
+}
