@@ -96,9 +96,15 @@ impl Hub {
         Ok(())
     }
 
-    /// Nobody else can connect any more.
+    /// Nobody else can connect any more. Who has just done so is told of the end, too.
     pub fn close(&mut self) {
-        self.listener = None;
+        self.log = None;
+        if let Some(listener) = self.listener.take() {
+            listener.remove_name();
+            while let Ok(Some(connection)) = listener.accept() {
+                self.clients.push(Client::new(connection, false));
+            }
+        }
     }
 
     /// Whether somebody wants the container to end.
@@ -147,7 +153,6 @@ impl Hub {
 
     /// Waits until everybody has read it, or gone.
     pub fn finish(&mut self) -> Result<()> {
-        self.listener = None;
         self.forget();
         while !self.clients.is_empty() {
             self.turn(None, None)?;

@@ -214,6 +214,13 @@ impl Listener {
         Ok(Self { socket, path: directory.to_owned() })
     }
 
+    /// Takes it out of the directory: nobody finds it there any more.
+    pub fn remove_name(&self) {
+        if let Err(error) = remove(&self.path) {
+            step01_namespaces::warn(&format!("{error:#}"));
+        }
+    }
+
     /// The next client, if there is one.
     pub fn accept(&self) -> Result<Option<Connection>> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -235,9 +242,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.path) {
-            step01_namespaces::warn(&format!("{error:#}"));
-        }
+        self.remove_name();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::kill::parse_signal;
@@ -59,6 +60,13 @@ pub(super) fn stop(container: &Container, how: &How) -> Result<()> {
 /// Says that to its monitor, and waits for the end.
 pub(super) fn end(container: &Container, message: &Message) -> Result<()> {
     let connection = container.connect()?;
-    connection.send(message).context("cannot reach its monitor")?;
-    client::wait(&connection).map(drop)
+    match connection.send(message) {
+        Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => {}
+        Err(errno) => return Err(errno).context("cannot reach its monitor"),
+    }
+    match client::wait(&connection) {
+        // It was just ending, and had no time for us.
+        Err(error) if client::is_closed(&error) && !container.is_stale()? => Ok(()),
+        result => result.map(drop),
+    }
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::client;
-use crate::store::Store;
+use crate::store::{Container, Store};
 
 /// `wait CONTAINER...`
 #[derive(Args, Debug, Clone)]
@@ -21,15 +21,22 @@ pub fn run(args: &WaitArgs) -> Result<u8> {
         super::gc::sweep_if_needed(&store)?;
         for name in &args.containers {
             let container = store.find(name)?;
-            let status = if let Ok(connection) = container.connect() {
-                client::wait(&connection)?
-            } else {
-                container.wait_until_ended()?; // it has ended, maybe just now
-                container.reload()?.and_then(|state| state.exited).unwrap_or(0)
-            };
-            super::print(&format!("{status}\n"))?;
+            super::print(&format!("{}\n", end_of(&container)?))?;
         }
         Ok(())
     };
     wait().map(|()| 0).map_err(|error| super::failed(&error))
+}
+
+/// Waits for its end; returns its exit status.
+fn end_of(container: &Container) -> Result<u8> {
+    match container.connect().and_then(|connection| client::wait(&connection)) {
+        Ok(status) => Ok(status),
+        Err(error) if container.is_stale()? => Err(error),
+        // It has ended, maybe just before we could ask.
+        Err(_) => {
+            container.wait_until_ended()?;
+            Ok(container.reload()?.and_then(|state| state.exited).unwrap_or(0))
+        }
+    }
 }

@@ -265,6 +265,9 @@ fn may_be_ignored(call: &Call) -> Option<&'static str> {
         "access" if call.object == "/proc/self/exe" => {
             "may we write it? If that is unknown, we may"
         }
+        "sendto" if call.role == Role::Monitor => {
+            "what a client has not got waits, and is sent again"
+        }
         "openat" | "read" if is_usage(&call.object) => "what has it used? A report, and no limit",
         "rmdir" if begins(&["/sys/fs/cgroup/"]) => "what is in it is ended, and it is tried again",
         "rmdir" if call.object == "/run/container-workshop" => "most often it is not empty",
