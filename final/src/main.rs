@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use runtime::cli::{Cli, Verb};
 use runtime::verbs::{
-    attach, create, exec, gc, kill, logs, network, pause, ps, restart, rm, run, start, stop, wait,
+    attach, create, exec, gc, images, import, kill, load, logs, network, pause, ps, restart, rm,
+    rmi, run, save, start, stop, tag, wait,
 };
 
 fn main() -> ExitCode {
@@ -24,6 +25,12 @@ fn main() -> ExitCode {
         Verb::Wait(args) => wait::run(&args),
         Verb::Kill(args) => kill::run(&args),
         Verb::Rm(args) => rm::run(&args),
+        Verb::Images(args) => images::run(&args),
+        Verb::Import(args) => import::run(&args),
+        Verb::Load(args) => load::run(&args),
+        Verb::Save(args) => save::run(&args),
+        Verb::Tag(args) => tag::run(&args),
+        Verb::Rmi(args) => rmi::run(&args),
         Verb::Network(verb) => network::run(&verb),
         Verb::Gc => gc::run(),
     })

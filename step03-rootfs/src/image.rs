@@ -16,6 +16,8 @@ pub enum Image {
     Host,
     /// A directory that holds a root file system.
     Directory(PathBuf),
+    /// Several, each with what it has in addition to those behind it: the topmost first.
+    Layers(Vec<PathBuf>),
 }
 
 /// A directory that overlayfs lays below a writable one.
@@ -52,11 +54,13 @@ impl Image {
         Ok(Self::Directory(path))
     }
 
-    /// The directory at the bottom of `/`, or `None` for a skeleton that is still to be written.
-    pub(crate) fn open(&self) -> Result<Option<Root>> {
+    /// The directories at the bottom of `/`, the topmost first; none for a skeleton that is still to
+    /// be written.
+    pub(crate) fn open(&self) -> Result<Vec<Root>> {
         match self {
-            Self::Host => Ok(None),
-            Self::Directory(path) => Root::open(path).map(Some),
+            Self::Host => Ok(Vec::new()),
+            Self::Directory(path) => Root::open(path).map(|root| vec![root]),
+            Self::Layers(paths) => paths.iter().map(|path| Root::open(path)).collect(),
         }
     }
 

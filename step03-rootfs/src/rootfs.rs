@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, umount2};
@@ -72,8 +73,9 @@ impl Rootfs {
         let area = staging.directory("dev")?;
         let nodes = open_nodes(&area)?;
         let devices = open_devices(&self.devices, &area)?;
-        let overlays = lowers.iter().map(|l| staging.overlay(l)).collect::<Result<Vec<_>>>()?;
-        let image = image.map_or_else(|| staging.skeleton(), Ok)?;
+        let overlay = |lower| staging.overlay(slice::from_ref(lower));
+        let overlays = lowers.iter().map(overlay).collect::<Result<Vec<_>>>()?;
+        let image = if image.is_empty() { vec![staging.skeleton()?] } else { image };
         pivot(&staging.overlay(&image)?, &staging.directory("root")?)?;
 
         // From the container's view: put each mount into its place.

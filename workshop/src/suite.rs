@@ -16,6 +16,7 @@ use nix::unistd::geteuid;
 
 use crate::internet::{connect_from, timed_out};
 use crate::lab::{self, Who};
+use crate::text::{is_on, search_path};
 use crate::{by_hand, probe};
 
 /// A test: its name, who it is for, and what it does.
@@ -26,6 +27,8 @@ pub struct Test {
     pub who: &'static [Who],
     /// What the machine has to have; without it the test is not listed.
     pub needs: Needs,
+    /// Programs that it is compared with; without them it is shown as ignored.
+    pub tools: &'static [&'static str],
     /// The text of the script by-hand.sh, if it has to pass with that, too. There limits take root.
     pub by_hand: Option<&'static str>,
     /// Panics if something is not as it should be.
@@ -62,8 +65,9 @@ impl Needs {
     }
 }
 
-/// `test!(function, [Root, Plain])`. With what it [`Needs`] behind that: `test!(function, [Root], Limits)`;
-/// with `by_hand` at the end, what the script by-hand.sh can do, too.
+/// `test!(function, [Root, Plain])`. With what it [`Needs`] behind that: `test!(function, [Root], Limits)`,
+/// or the programs: `test!(function, [Root], tools ["tar"])`; with `by_hand` at the end, what the script
+/// by-hand.sh can do, too.
 #[macro_export]
 macro_rules! test {
     ($function:ident, [$($who:ident),+]) => {
@@ -78,11 +82,15 @@ macro_rules! test {
     ($function:ident, [$($who:ident),+], $needs:ident, by_hand) => {
         $crate::test!($function, [$($who),+], $needs, Some(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/by-hand.sh"))))
     };
+    ($function:ident, [$($who:ident),+], tools [$($tool:literal),+]) => {
+        $crate::suite::Test { tools: &[$($tool),+], ..$crate::test!($function, [$($who),+]) }
+    };
     ($function:ident, [$($who:ident),+], $needs:ident, $script:expr) => {
         $crate::suite::Test {
             name: stringify!($function),
             who: &[$($crate::lab::Who::$who),+],
             needs: $crate::suite::Needs::$needs,
+            tools: &[],
             by_hand: $script,
             run: $function,
         }
@@ -116,7 +124,12 @@ pub fn suite(tests: &'static [Test]) -> ExitCode {
     let trial = |test: &Test, mark: &str, who: Who| {
         let name = format!("{}/{mark}{}", test.name, who.name());
         let trial = Trial::test(name.clone(), move || run_apart(&name));
-        trial.with_ignored_flag(who == Who::Root && !root)
+        let path = search_path();
+        let missing = test.tools.iter().filter(|tool| !is_on(&path, tool)).copied();
+        let missing = missing.collect::<Vec<_>>().join(", ");
+        let ignored = (who == Who::Root && !root) || !missing.is_empty();
+        let kind = if missing.is_empty() { missing } else { format!("needs {missing}") };
+        trial.with_kind(kind).with_ignored_flag(ignored)
     };
     let mut trials = Vec::new();
     for test in tests {

@@ -42,6 +42,8 @@ impl Annotation {
     pub const EXPOSED: &str = "io.container-workshop.exposed";
     /// Whether our standard input is for the program.
     pub const INTERACTIVE: &str = "io.container-workshop.interactive";
+    /// The signal that asks the image's program to end, if it is not TERM (image-spec, conversion.md).
+    pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
     /// The user, as `--user` has it; without it, the ids in `process` are meant.
     pub const USER: &str = "io.container-workshop.user";
     /// More groups of theirs, separated by spaces.

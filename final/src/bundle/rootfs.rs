@@ -1,6 +1,6 @@
 //! Its root file system.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
@@ -10,6 +10,7 @@ use step03_rootfs::{Device, Image, Layer, Mount, Rootfs};
 pub(super) fn rootfs(spec: &Spec) -> Result<Rootfs> {
     let root = spec.root().as_ref().context("it has no `root` part")?;
     let linux = spec.linux().as_ref();
+    let mut image = Image::Directory(root.path().clone());
     let (mut layers, mut mounts) = (Vec::new(), Vec::new());
     for mount in spec.mounts().iter().flatten() {
         let mount = Mount {
@@ -18,9 +19,18 @@ pub(super) fn rootfs(spec: &Spec) -> Result<Rootfs> {
             source: mount.source().clone().unwrap_or_default(),
             options: mount.options().clone().unwrap_or_default(),
         };
-        match mount.options.iter().find_map(|option| option.strip_prefix("lowerdir=")) {
-            Some(lower) if mount.kind == "overlay" => {
-                layers.push(Layer { lower: lower.into(), destination: mount.destination });
+        let lowers: Vec<PathBuf> = mount
+            .options
+            .iter()
+            .filter_map(|o| o.strip_prefix("lowerdir+="))
+            .map(Into::into)
+            .collect();
+        match (&lowers[..], mount.kind.as_str()) {
+            ([_, ..], "overlay") if mount.destination == Path::new("/") => {
+                image = Image::Layers(lowers);
+            }
+            ([lower], "overlay") => {
+                layers.push(Layer { lower: lower.clone(), destination: mount.destination });
             }
             _ => mounts.push(mount),
         }
@@ -28,7 +38,7 @@ pub(super) fn rootfs(spec: &Spec) -> Result<Rootfs> {
     let paths =
         |list: Option<&Vec<String>>| list.into_iter().flatten().map(PathBuf::from).collect();
     Ok(Rootfs {
-        image: Image::Directory(root.path().clone()),
+        image,
         layers,
         keep: None, // that is the store's business
         mounts,

@@ -8,16 +8,22 @@ pub use options::{HostDevice, Net, NetworkArgs, RunArgs, Seccomp, Share, grace, 
 
 use crate::verbs::attach::AttachArgs;
 use crate::verbs::exec::ExecArgs;
+use crate::verbs::images::ImagesArgs;
+use crate::verbs::import::ImportArgs;
 use crate::verbs::kill::KillArgs;
+use crate::verbs::load::LoadArgs;
 use crate::verbs::logs::LogsArgs;
 use crate::verbs::network::NetworkVerb;
 use crate::verbs::pause::PauseArgs;
 use crate::verbs::ps::PsArgs;
 use crate::verbs::restart::RestartArgs;
 use crate::verbs::rm::RmArgs;
+use crate::verbs::rmi::RmiArgs;
 use crate::verbs::run::RunVerb;
+use crate::verbs::save::SaveArgs;
 use crate::verbs::start::StartArgs;
 use crate::verbs::stop::StopArgs;
+use crate::verbs::tag::TagArgs;
 use crate::verbs::wait::WaitArgs;
 
 /// A container runtime made of five steps
@@ -61,6 +67,18 @@ pub enum Verb {
     Wait(WaitArgs),
     /// Remove containers
     Rm(RmArgs),
+    /// List images
+    Images(ImagesArgs),
+    /// Make an image of the archive of a root file system
+    Import(ImportArgs),
+    /// Take images from an archive
+    Load(LoadArgs),
+    /// Write images into an archive
+    Save(SaveArgs),
+    /// Give an image one more name
+    Tag(TagArgs),
+    /// Remove images
+    Rmi(RmiArgs),
     /// Networks with a name
     #[command(subcommand)]
     Network(NetworkVerb),

@@ -17,6 +17,7 @@ use step03_rootfs::Image;
 
 use crate::bundle::Annotation;
 use crate::cli::{Net, RunArgs};
+use crate::image::{Base, config};
 use crate::monitor::Restart;
 use crate::network::Config;
 use crate::process::at_terminal;
@@ -25,10 +26,8 @@ use crate::store::Store;
 /// What was asked for, with docker's defaults filled in.
 #[derive(Debug)]
 pub struct Request {
-    /// As the user wrote it.
-    pub image_name: String,
-    /// What it is.
-    pub image: Image,
+    /// What it is made from.
+    pub base: Base,
     /// The program with its arguments.
     pub command: Vec<String>,
     /// Whether our standard input is for it.
@@ -44,8 +43,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// Fills in what was left out: no image means `host`, no command a shell, and a shell that
-    /// we sit at is interactive. Only who is `attached` sits at it.
+    /// Fills in what was left out: no image means `host`; no command the image's, or a shell in `host`
+    /// and in directories, and a shell that we sit at is interactive. Only who is `attached` sits at it.
     pub fn new(args: &RunArgs, attached: bool, store: &Store) -> Result<Self> {
         let words: Vec<String> = args
             .image_and_command
@@ -55,21 +54,27 @@ impl Request {
             .map_err(|word| {
                 anyhow::anyhow!("config.json is UTF-8, and {} is not", word.display())
             })?;
-        let image_name = words.first().map_or("host", String::as_str);
-        let image = if args.mounts.rootfs && image_name == "host" {
-            Image::parse("./host")?
-        } else {
-            Image::parse(image_name)?
-        };
-        let mut command: Vec<_> = words.iter().skip(1).cloned().collect();
-        match args.process.entrypoint.as_deref() {
-            None => {}
-            Some("") => ensure!(!command.is_empty(), "with --entrypoint \"\" COMMAND is needed"),
-            Some(program) => command.insert(0, program.to_owned()),
-        }
+        let text = words.first().map_or("host", String::as_str);
+        let base =
+            if args.mounts.rootfs { Base::directory(text)? } else { Base::find(store, text)? };
+        let asked = words.get(1..).unwrap_or_default();
+        let entrypoint = args.process.entrypoint.as_ref();
+        ensure!(
+            !(entrypoint.is_some_and(String::is_empty) && asked.is_empty()),
+            "with --entrypoint \"\" COMMAND is needed"
+        );
+        let entrypoint = entrypoint.map(|program| {
+            if program.is_empty() { &[][..] } else { std::slice::from_ref(program) }
+        });
+        let mut command = config::command(&base.config, entrypoint, asked);
         let shell = command.is_empty();
         if shell {
-            let bash = image == Image::Host && Path::new("/usr/bin/bash").exists();
+            ensure!(
+                base.id.is_none(),
+                "no command: the image {} has none of its own, so name a program behind it",
+                base.name
+            );
+            let bash = base.image == Image::Host && Path::new("/usr/bin/bash").exists();
             command.push(if bash { "bash" } else { "sh" }.to_owned());
         }
         let sit_at_it = attached && shell && at_terminal();
@@ -89,8 +94,7 @@ impl Request {
             step02_cgroups::check_delegation().context("--cgroup-rw cannot be had")?;
         }
         let request = Self {
-            image_name: image_name.to_owned(),
-            image,
+            base,
             command,
             interactive: args.stdio.interactive || sit_at_it,
             tty: args.stdio.tty || sit_at_it,
@@ -128,7 +132,11 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
 fn annotations(args: &RunArgs, request: &Request) -> Value {
     let mut annotations = network::annotations(args, request);
     annotations[Annotation::INTERACTIVE] = request.interactive.to_string().into();
-    annotations[Annotation::USER] = args.process.user.as_deref().unwrap_or_default().into();
+    if let Some(signal) = request.base.config.stop_signal() {
+        annotations[Annotation::STOP_SIGNAL] = signal.as_str().into();
+    }
+    let user = args.process.user.as_deref().or(request.base.config.user().as_deref());
+    annotations[Annotation::USER] = user.unwrap_or_default().into();
     let names = &args.names;
     annotations[Annotation::HOSTS] = words(&names.add_host).into();
     annotations[Annotation::DNS] = words(&names.dns).into();

@@ -1,18 +1,27 @@
 //! Its `mounts` part.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::slice;
 
 use anyhow::{Result, ensure};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use step01_namespaces::{Namespace, Namespaces, in_user_namespace};
-use step03_rootfs::{Layer, Mount, default_mounts};
+use step03_rootfs::{Image, Mount, default_mounts};
 
 use super::{Request, utf8};
 use crate::cli::{HostDevice, RunArgs};
 
 /// All that is mounted, in order.
 pub(super) fn mounts(args: &RunArgs, request: &Request, new: Namespaces) -> Result<Vec<Value>> {
+    let image = &request.base.image;
+    let (layers, mounts) = (image.layers()?, image.mounts()?);
+    // The image's own layers, if there are several: of one alone the path in `root` says it all.
+    let root = match image {
+        Image::Layers(trees) if trees.len() > 1 => Some(overlay(Path::new("/"), trees)),
+        _ => None,
+    };
+    let overlays = layers.iter().map(|l| overlay(&l.destination, slice::from_ref(&l.lower)));
     let joined = request.joins.iter().map(|(kind, _)| *kind);
     let apart =
         Namespace::ALL.into_iter().filter(|&kind| new.contains(kind)).chain(joined).collect();
@@ -26,10 +35,8 @@ pub(super) fn mounts(args: &RunArgs, request: &Request, new: Namespaces) -> Resu
     let defaults = default_mounts(apart)?.into_iter();
     let defaults = defaults.filter(|m| !(joins_ipc && m.destination == Path::new("/dev/shm")));
     let defaults = defaults.map(|mount| sized(mount, options.shm_size));
-    let (layers, mounts) = (request.image.layers()?, request.image.mounts()?);
-    layers
-        .iter()
-        .map(overlay)
+    root.into_iter()
+        .chain(overlays)
         .chain(defaults)
         .chain(mounts)
         .chain(options.all()?)
@@ -93,12 +100,13 @@ pub(super) fn devices(args: &RunArgs) -> Result<Vec<Value>> {
     .collect()
 }
 
-/// A layer as a mount: an overlay whose upper directory is left to us.
-fn overlay(layer: &Layer) -> Mount {
+/// An overlay whose upper directory is left to us. Each lower directory is an option of its own, the topmost
+/// first, as the kernel has it since Linux 6.8: a colon in a path is only a colon then.
+fn overlay(destination: &Path, lowers: &[PathBuf]) -> Mount {
     Mount {
-        destination: layer.destination.clone(),
+        destination: destination.to_owned(),
         kind: "overlay".into(),
         source: "overlay".into(),
-        options: vec![format!("lowerdir={}", layer.lower.display())],
+        options: lowers.iter().map(|lower| format!("lowerdir+={}", lower.display())).collect(),
     }
 }

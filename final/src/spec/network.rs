@@ -60,7 +60,15 @@ const ALIAS: &str = "--network-alias needs a network of its own (final network c
 /// What OCI leaves to the engine, as text, since annotations are text.
 pub fn annotations(args: &RunArgs, request: &Request) -> Value {
     let args = &args.network;
-    let exposed: Vec<Exposed> = args.expose.iter().flatten().copied().collect();
+    let mut exposed: Vec<Exposed> = args.expose.iter().flatten().copied().collect();
+    // What an image exposes in a protocol that is not known here is not for us.
+    let image = request.base.config.exposed_ports().iter().flatten();
+    for port in image.filter_map(|ports| Exposed::parse(ports).ok()).flatten() {
+        if !exposed.contains(&port) {
+            exposed.push(port);
+        }
+    }
+    exposed.sort_by_key(|exposed| exposed.port);
     let mut annotations = json!({
         Annotation::NETWORK: request.net.name(),
         Annotation::EXPOSED: words(&exposed),

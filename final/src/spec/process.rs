@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Request;
 use crate::cli::RunArgs;
+use crate::image::config;
 use crate::security::{ALL, DEFAULT_CAPABILITIES, Ulimit, parse_capabilities, tweak_capabilities};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -23,12 +24,15 @@ pub(super) fn process(
     if request.tty {
         env.push(format!("TERM={}", std::env::var("TERM").as_deref().unwrap_or("xterm")));
     }
+    let image = &request.base.config;
     let files = args.process.env_file.iter().flat_map(|file| &file.0);
-    for variable in files.chain(&args.process.env).filter(|variable| !variable.is_empty()) {
+    let all = image.env().iter().flatten().chain(files).chain(&args.process.env);
+    for variable in all.filter(|variable| !variable.is_empty()) {
         let name = variable.split_once('=').map_or(variable.as_str(), |(name, _)| name);
         env.retain(|other| other.split_once('=').is_none_or(|(n, _)| n != name));
         env.push(variable.clone());
     }
+    let workdir = args.process.workdir.clone().map_or_else(|| config::workdir(image), Ok)?;
     let mut names: Vec<_> = capabilities.iter().map(ToString::to_string).collect();
     names.sort();
     Ok(json!({
@@ -37,7 +41,7 @@ pub(super) fn process(
         "user": { "uid": 0, "gid": 0 },
         "args": request.command,
         "env": env,
-        "cwd": args.process.workdir,
+        "cwd": workdir,
         "noNewPrivileges": args.security.no_new_privileges(),
         "capabilities": { "bounding": names, "effective": names, "permitted": names },
         "rlimits": rlimits(args)?,

@@ -156,7 +156,7 @@ impl Store {
     /// Settles what killed runtimes left here: their containers died with them.
     pub fn sweep(&self) -> Result<()> {
         let _lock = self.lock()?;
-        image::sweep(&self.images())?;
+        image::sweep(self)?;
         for mut container in self.list()? {
             if container.is_stale()? {
                 container.end_orphan()?;

@@ -22,6 +22,9 @@ pub struct State {
     pub name: String,
     /// As the user wrote it.
     pub image: String,
+    /// The image's id; `host` and directories have none.
+    #[serde(default)]
+    pub image_id: Option<String>,
     /// The program with its arguments.
     pub command: Vec<String>,
     /// When it was made.
@@ -118,6 +121,7 @@ impl State {
             name: name.unwrap_or_else(|| id[..12].to_owned()),
             id,
             image,
+            image_id: None,
             command,
             created: now(),
             ports: Vec::new(),

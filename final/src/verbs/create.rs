@@ -9,15 +9,16 @@ use colored::Colorize as _;
 use nix::unistd::geteuid;
 use oci_spec::runtime::Spec;
 use step01_namespaces::say;
-use step03_rootfs::Image;
 
+use super::kill::parse_signal;
 use crate::bundle::Bundle;
-use crate::cli::{RunArgs, grace};
+use crate::cli::{RunArgs, StdioArgs, grace};
+use crate::image::Base;
 use crate::monitor::Ready;
 use crate::network::Claim;
+use crate::spec;
 use crate::spec::Request;
 use crate::store::{Container, State, Store, new_id};
-use crate::{image, spec};
 
 /// Makes a container that is not started yet, and prints its id.
 pub fn run(args: &RunArgs) -> Result<u8> {
@@ -34,13 +35,11 @@ pub struct Plan {
     store: Store,
     spec: Spec,
     bundle: Bundle,
-    /// The unpacked image, and whether it is to be written if nobody has.
-    rootfs: PathBuf,
-    is_host: bool,
+    base: Base,
     /// What will be known about it.
     pub state: State,
     /// What was asked for, with docker's defaults filled in.
-    pub stdio: crate::cli::StdioArgs,
+    pub stdio: StdioArgs,
 }
 
 impl Plan {
@@ -48,19 +47,21 @@ impl Plan {
     pub fn new(args: &RunArgs, attached: bool) -> Result<Self> {
         let store = Store::open()?;
         let request = Request::new(args, attached, &store)?;
-        let stdio = crate::cli::StdioArgs { interactive: request.interactive, tty: request.tty };
+        let stdio = StdioArgs { interactive: request.interactive, tty: request.tty };
         let id = new_id()?;
-        let rootfs = match &request.image {
-            Image::Host => image::host_rootfs(&store)?,
-            Image::Directory(path) => path.clone(),
-        };
+        let rootfs = request.base.root(&store)?;
         let spec = spec::build(args, &request, &id, &rootfs)?;
         let bundle = Bundle::new(&spec)?;
-        let mut state = State::new(id, args.name.clone(), request.image_name, request.command);
+        let base = request.base;
+        let mut state = State::new(id, args.name.clone(), base.name.clone(), request.command);
+        state.image_id.clone_from(&base.id);
         state.labels = args.life.label.iter().cloned().collect();
         state.rm = args.life.rm;
         state.restart = args.life.restart.unwrap_or_default();
-        state.stop_signal = args.life.stop_signal.to_string();
+        let stop_signal = args.life.stop_signal.as_ref().or(base.config.stop_signal().as_ref());
+        if let Some(signal) = stop_signal {
+            state.stop_signal = parse_signal(signal)?.to_string();
+        }
         state.stop_timeout = grace(args.life.stop_timeout);
         super::gc::sweep_if_needed(&store)?;
         if !geteuid().is_root() && args.network.net.is_none() {
@@ -70,8 +71,7 @@ impl Plan {
                  its own loopback (--net host shares yours)",
             );
         }
-        let is_host = request.image == Image::Host;
-        Ok(Self { store, spec, bundle, rootfs, is_host, state, stdio })
+        Ok(Self { store, spec, bundle, base, state, stdio })
     }
 
     /// Makes its directory, and takes hold of what its start needs.
@@ -84,9 +84,7 @@ impl Plan {
     /// Makes its directory.
     fn make(self) -> Result<(Container, Bundle)> {
         let container = self.store.create(self.state)?;
-        if self.is_host {
-            image::write_host(&self.store, &self.rootfs)?;
-        }
+        self.base.provide(&self.store)?;
         Bundle::save(container.bundle(), &self.spec)?;
         Ok((container, self.bundle))
     }

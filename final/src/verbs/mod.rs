@@ -4,19 +4,26 @@ pub mod attach;
 pub mod create;
 pub mod exec;
 pub mod gc;
+pub mod images;
+pub mod import;
 pub mod kill;
+pub mod load;
 pub mod logs;
 pub mod network;
 pub mod pause;
 pub mod ps;
 pub mod restart;
 pub mod rm;
+pub mod rmi;
 pub mod run;
+pub mod save;
 pub mod start;
 pub mod stop;
+pub mod tag;
 pub mod wait;
 
 use std::io::{self, ErrorKind, Write as _, stdout};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Error, Result};
 use step01_namespaces::{Failure, tell};
@@ -79,4 +86,10 @@ fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
         table.push('\n');
     }
     table
+}
+
+/// How long ago that is (seconds since 1970), in docker's words.
+fn age(then: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    format!("{} ago", ps::since(now.saturating_sub(then)))
 }

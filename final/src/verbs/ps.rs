@@ -53,7 +53,7 @@ fn row(container: &Container) -> Result<[String; 7]> {
         state.short_id().to_owned(),
         printable(&state.image),
         format!("{command:?}"),
-        format!("{} ago", since(state.created)),
+        format!("{} ago", ago(state.created)),
         status(container)?,
         shown(&state.ports),
         state.name.clone(),
@@ -63,21 +63,25 @@ fn row(container: &Container) -> Result<[String; 7]> {
 /// What it does, and since when, in docker's words.
 fn status(container: &Container) -> Result<String> {
     let state = &container.state;
-    let ago = || state.finished.map_or_else(String::new, |end| format!(" {} ago", since(end)));
+    let ended = || state.finished.map_or_else(String::new, |end| format!(" {} ago", ago(end)));
     Ok(match (container.is_alive()?, state.process, state.exited) {
         (true, Some(_), _) => {
             let paused = if is_paused(container).unwrap_or(false) { " (Paused)" } else { "" };
-            format!("Up {}{paused}", since(state.started.unwrap_or(state.created)))
+            format!("Up {}{paused}", ago(state.started.unwrap_or(state.created)))
         }
-        (true, None, Some(status)) => format!("Restarting ({status}){}", ago()),
-        (false, _, Some(status)) => format!("Exited ({status}){}", ago()),
+        (true, None, Some(status)) => format!("Restarting ({status}){}", ended()),
+        (false, _, Some(status)) => format!("Exited ({status}){}", ended()),
         _ => "Created".to_owned(),
     })
 }
 
 /// The time from then (nanoseconds since 1970) to now, in docker's words.
-fn since(then: u64) -> String {
-    let seconds = now().saturating_sub(then) / 1_000_000_000;
+fn ago(then: u64) -> String {
+    since(now().saturating_sub(then) / 1_000_000_000)
+}
+
+/// A time span in docker's words.
+pub(super) fn since(seconds: u64) -> String {
     let count =
         |number, unit: &str| format!("{number} {unit}{}", if number == 1 { "" } else { "s" });
     match seconds {

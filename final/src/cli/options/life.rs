@@ -19,9 +19,9 @@ pub struct LifeArgs {
     #[arg(long, value_name = "POLICY")]
     pub restart: Option<Restart>,
 
-    /// The signal that `stop` sends
-    #[arg(long, value_name = "SIGNAL", default_value = "SIGTERM", value_parser = parse_signal)]
-    pub stop_signal: nix::sys::signal::Signal,
+    /// The signal that `stop` sends; without it, the image's, or SIGTERM
+    #[arg(long, value_name = "SIGNAL", value_parser = parse_stop_signal)]
+    pub stop_signal: Option<String>,
 
     /// Seconds after which `stop` kills; -1: never
     #[arg(long, value_name = "SECONDS", default_value = "10", allow_hyphen_values = true)]
@@ -35,6 +35,11 @@ pub struct LifeArgs {
     /// Write the container's id into this file, which must not be there yet
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
+}
+
+/// Checks it; an image, too, has it as text.
+fn parse_stop_signal(text: &str) -> anyhow::Result<String> {
+    parse_signal(text).map(|signal| signal.to_string())
 }
 
 /// `KEY=VALUE`, or `KEY` for an empty value.

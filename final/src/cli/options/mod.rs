@@ -76,7 +76,7 @@ pub struct RunArgs {
     #[arg(long, action = clap::ArgAction::Help)]
     pub help: Option<bool>,
 
-    /// The image, `host` or a directory, and the program to run in it
+    /// The image (`host`, a name or id, or a directory: ./DIR), and the program to run in it
     #[arg(value_name = "IMAGE [COMMAND...]", trailing_var_arg = true)]
     pub image_and_command: Vec<OsString>,
 }

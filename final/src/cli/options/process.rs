@@ -24,9 +24,9 @@ pub struct ProcessArgs {
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
 
-    /// The working directory in the container
-    #[arg(long, short, value_name = "DIR", default_value = "/", value_parser = parse_inside)]
-    pub workdir: PathBuf,
+    /// The working directory in the container; without it, the image's
+    #[arg(long, short, value_name = "DIR", value_parser = parse_inside)]
+    pub workdir: Option<PathBuf>,
 
     /// The user to be, by number or by a name in the container's /etc/passwd
     #[arg(long, short, value_name = "USER[:GROUP]", value_parser = parse_user)]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use step03_rootfs::write_skeleton;
 use crate::store::Store;
 
 /// How the name of an image ends that is just being written.
-const UNFINISHED: &str = ".new";
+pub(super) const UNFINISHED: &str = ".new";
 
 /// Where the directories around /usr are. They only ever are the lower layer of an overlay, so no
 /// container changes them. Another build of this program may write others: it has its own place.
@@ -43,21 +43,6 @@ pub fn write_host(store: &Store, rootfs: &Path) -> Result<()> {
             fs::rename(&new, rootfs).with_context(|| format!("cannot make {}", rootfs.display()))
         });
     written.inspect_err(|_| drop(remove(&new))) // the first error is the one that matters
-}
-
-/// Removes what somebody was writing who was killed. The store must be locked.
-pub fn sweep(images: &Path) -> Result<()> {
-    let read = || -> io::Result<Vec<PathBuf>> {
-        fs::read_dir(images)?.map(|entry| Ok(entry?.path())).collect()
-    };
-    let paths = match read() {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        paths => paths.with_context(|| format!("cannot read {}", images.display()))?,
-    };
-    paths
-        .iter()
-        .filter(|path| path.to_string_lossy().ends_with(UNFINISHED))
-        .try_for_each(|p| remove(p))
 }
 
 fn remove(directory: &Path) -> Result<()> {

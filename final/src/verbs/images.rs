@@ -1,0 +1,131 @@
+//! `final images`
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::image::{Images, Name, Stored, date};
+use crate::store::Store;
+
+/// `images [OPTIONS] [NAME[:TAG]]`
+#[derive(Args, Debug, Clone)]
+pub struct ImagesArgs {
+    /// Only the ids
+    #[arg(long, short)]
+    pub quiet: bool,
+
+    /// Ids in full
+    #[arg(long)]
+    pub no_trunc: bool,
+
+    /// A line of JSON for each
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+
+    /// Only images with this name; without a tag, with any
+    #[arg(value_name = "NAME[:TAG]", value_parser = parse_wanted)]
+    pub name: Option<(Name, bool)>,
+}
+
+/// A name, and whether any tag will do.
+fn parse_wanted(text: &str) -> Result<(Name, bool)> {
+    let name = text.parse::<Name>()?;
+    let any_tag = !text.contains('@') && !text.ends_with(&name.version.to_string());
+    Ok((name, any_tag))
+}
+
+/// How to print a list.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// In docker's columns.
+    Table,
+    /// A line of JSON for each.
+    Json,
+}
+
+/// Lists the images, in docker's columns.
+pub fn run(args: &ImagesArgs) -> Result<u8> {
+    list(args).map(|()| 0).map_err(|error| super::failed(&error))
+}
+
+fn list(args: &ImagesArgs) -> Result<()> {
+    let store = Store::open()?;
+    let images = Images::open(&store)?;
+    let mut all = images.list()?;
+    if let Some((wanted, any_tag)) = &args.name {
+        all.retain(|image| {
+            image.name.as_ref().is_some_and(|name| {
+                name == wanted || (*any_tag && name.short_repository() == wanted.short_repository())
+            })
+        });
+    }
+    let id = |image: &Stored| {
+        if args.no_trunc { format!("sha256:{}", image.id) } else { image.short_id().to_owned() }
+    };
+    if args.quiet {
+        let mut ids: Vec<_> = all.iter().map(|image| id(image) + "\n").collect();
+        ids.dedup();
+        return super::print(&ids.concat());
+    }
+    let mut rows = vec![["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"].map(str::to_owned)];
+    let mut lines = String::new();
+    for image in &all {
+        let none = || "<none>".to_owned();
+        let repository = image.name.as_ref().map_or_else(none, Name::short_repository);
+        let tag = image.name.as_ref().and_then(Name::tag).map_or_else(none, str::to_owned);
+        let created = image.config.created().clone().unwrap_or_default();
+        let since = date::read(&created).map(super::age).unwrap_or_default();
+        let size = human(images.size(image)?);
+        lines += &json!({
+            "ID": id(image), "Repository": repository, "Tag": tag, "Size": size,
+            "Digest": image.manifest.digest().to_string(), "CreatedAt": created, "CreatedSince": since,
+        })
+        .to_string();
+        lines.push('\n');
+        rows.push([repository, tag, id(image), since, size]);
+    }
+    if args.format == Some(Format::Json) {
+        return super::print(&lines);
+    }
+    super::print(&super::table(&rows))
+}
+
+/// A size as docker writes it: three digits that count, in powers of 1000.
+fn human(bytes: u64) -> String {
+    let (mut unit, mut factor) = ("B", 1);
+    for larger in ["kB", "MB", "GB", "TB"] {
+        if bytes < factor * 1000 {
+            break;
+        }
+        (unit, factor) = (larger, factor * 1000);
+    }
+    let whole = bytes / factor;
+    let places = if factor == 1 || whole >= 100 {
+        0
+    } else if whole >= 10 {
+        1
+    } else {
+        2
+    };
+    let digits = format!("{:03}", bytes % factor * 1000 / factor);
+    let point = if places == 0 { "" } else { "." };
+    format!("{whole}{point}{}{unit}", &digits[..places])
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes_have_three_digits() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1.00kB"),
+            (12_345, "12.3kB"),
+            (123_456_789, "123MB"),
+            (9_999_999_999, "9.99GB"),
+            (u64::MAX, "18446744TB"),
+        ] {
+            assert_eq!(super::human(bytes), text);
+        }
+    }
+}
