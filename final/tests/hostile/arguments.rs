@@ -154,7 +154,7 @@ pub fn nonsense_as_a_file_or_flag_is_named(_: Who) {
         (&["--no-such-flag"], &["--no-such-flag"]),
         (&["--no-such\n"], &[r"--no-such\n"]),
         (&[&format!("--{long}")], &["xxx\u{2026}"]),
-        (&["-d"], &["-d"]),
+        (&["--detach=yes"], &["--detach"]),
         (&["--rm", "host"], &["--rm", "cannot be used multiple times"]),
         (&["--gpus", "all"], &["--gpus"]),
         (&["-t", "-i"], &["not a terminal"]),

@@ -11,7 +11,7 @@ use workshop::lab::Who;
 use workshop::suite::{command, eventually, finish};
 use workshop::wire::Wire;
 
-use crate::{BINARY, final_, probe_volume, script, start, stop};
+use crate::{BINARY, final_, kill_monitor, probe_volume, script, start, stop};
 
 pub fn the_programs_exit_status_is_passed_on(_: Who) {
     for (text, status) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255)] {
@@ -52,7 +52,12 @@ pub fn bad_input_is_named_and_ends_in_125(_: Who) {
         (&["--volume", "/usr:x"], "x"),
         (&["--workdir", "x"], "x"),
         (&["--env", "=x"], "NAME"),
-        (&["-d", "host"], "-d"),
+        (&["--restart", "unless-stopped", "host"], "unless-stopped"),
+        (&["--restart", "always", "host"], "contradict"),
+        (&["--stop-signal", "NONE", "host"], "NONE"),
+        (&["--stop-timeout", "-2", "host"], "-2"),
+        (&["--label", "=x", "host"], "label"),
+        (&["--cidfile", "/etc/passwd", "host"], "/etc/passwd"),
         (&["no-such-image"], "no-such-image"),
         (&["/etc/passwd"], "/etc/passwd"),
     ] {
@@ -191,25 +196,27 @@ pub fn environment_and_working_directory_are_as_told(_: Who) {
     assert_eq!(script(&["-w", "/a/b"], "pwd").stdout, "/a/b\n");
 }
 
-pub fn a_killed_runtime_takes_its_container_along(who: Who) {
+pub fn a_killed_monitor_takes_its_container_along(who: Who) {
     // One that has changed its user is not killed by the kernel: the clean-up has to do it.
     if who == Who::Root {
         let volume = probe_volume();
-        let mut runtime = start("other", &["-v", &volume], &["/probe", "@become", "1000"]);
-        runtime.kill().unwrap();
-        runtime.wait().unwrap();
+        let runtime = start("other", &["-v", &volume], &["/probe", "@become", "1000"]);
+        kill_monitor("other");
+        let told = finish(runtime, Duration::from_secs(60));
+        assert_eq!(told.status, Some(125), "{told:?}");
+        assert!(told.stderr.contains("monitor was killed"), "{told:?}");
         assert_eq!(final_(&["gc"]).status, Some(0));
     }
     let port = if who == Who::Plain { &[][..] } else { &["-p", "8080:80"] };
-    let mut runtime = start("orphan", port, &["sleep", "1000"]);
-    runtime.kill().unwrap(); // SIGKILL: no guard runs
-    runtime.wait().unwrap();
+    let runtime = start("orphan", port, &["sleep", "1000"]);
+    kill_monitor("orphan"); // SIGKILL: no guard runs
+    assert_eq!(finish(runtime, Duration::from_secs(60)).status, Some(125));
     // One more command brings the host back to what it was; the lab looks if that is so.
     let listed = final_(&["ps", "--all"]);
     assert!(!listed.stdout.contains("orphan"), "{listed:?}");
 }
 
-pub fn a_runtime_killed_at_any_time_leaves_nothing(who: Who) {
+pub fn a_monitor_killed_at_any_time_leaves_nothing(who: Who) {
     let port = if who == Who::Plain { &[][..] } else { &["-p", "8080:80"] };
     let words = [&["run", "--rm"], port, &["host", "true"]].concat();
     let start = Instant::now();
@@ -221,6 +228,12 @@ pub fn a_runtime_killed_at_any_time_leaves_nothing(who: Who) {
         let mut runtime = command(BINARY, &words);
         let mut runtime = runtime.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         sleep(whole * part / parts);
+        // Together with who has started it; stopped, that one cannot start it meanwhile.
+        let pid = Pid::from_raw(runtime.id().cast_signed());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        for monitor in children(pid) {
+            crate::kill_process(monitor);
+        }
         runtime.kill().unwrap();
         runtime.wait().unwrap();
         let cleaned = final_(&["gc"]);
@@ -231,11 +244,23 @@ pub fn a_runtime_killed_at_any_time_leaves_nothing(who: Who) {
     }
 }
 
+/// The child processes: those that name it as their parent (proc_pid_stat(5)).
+fn children(parent: Pid) -> Vec<Pid> {
+    let all = std::fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        rest.split(' ').nth(1) == Some(&parent.to_string())
+    };
+    pids.filter(is_child).map(Pid::from_raw).collect()
+}
+
 pub fn a_living_container_survives_the_clean_up(_: Who) {
     let survivor = start("survivor", &["-p", "8080:80"], &["sleep", "1000"]);
-    let mut orphan = start("orphan", &["-p", "8081:80"], &["sleep", "1000"]);
-    orphan.kill().unwrap();
-    orphan.wait().unwrap();
+    let orphan = start("orphan", &["-p", "8081:80"], &["sleep", "1000"]);
+    kill_monitor("orphan");
+    finish(orphan, Duration::from_secs(60));
     assert_eq!(final_(&["gc"]).status, Some(0));
     assert!(final_(&["ps"]).stdout.contains("survivor"));
     let out = final_(&["exec", "survivor", "sh", "-c", "cat < /dev/null; echo alive"]);

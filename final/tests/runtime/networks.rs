@@ -238,7 +238,7 @@ pub fn a_network_survives_who_is_killed(_: Who) {
     let made = Snapshot::take(&[]).unwrap();
     for _ in 0..2 {
         let mut runtime = web("web", &["--net", "blue", "-p", "8080:80"]);
-        runtime.kill().unwrap();
+        crate::kill_monitor("web");
         runtime.wait().unwrap();
         network(&["ls"]);
         made.ensure_restored(&[]).unwrap();
