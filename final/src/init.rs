@@ -11,7 +11,7 @@ use step04_bridge_veth::loopback_up;
 use crate::bundle::Bundle;
 use crate::join::Join;
 use crate::monitor::Stdio;
-use crate::network::Attachment;
+use crate::network::{Attachment, own_address};
 use crate::{etc, sysctl, terminal};
 
 /// Turns this process, alone in its new namespaces, into the container's first one.
@@ -40,12 +40,13 @@ pub fn init(
         None => {}
     }
     sysctl::write(&bundle.sysctl)?;
+    let address = own_address(&bundle.net, network)?;
     let shared_memory = join.shared_memory()?;
     let root = bundle.rootfs.enter()?;
     if let Some(shared_memory) = shared_memory {
         root.mount(shared_memory.as_fd(), Path::new("/dev/shm"))?;
     }
-    etc::write(&root, &bundle.hostname, network, &bundle.hosts, &bundle.resolv_conf)?;
+    etc::write(&root, &bundle.hostname, (address, network), &bundle.hosts, &bundle.resolv_conf)?;
     let user = process.user.find(&root)?;
     let terminal = stdio.take()?;
     user.own_stdio(process.terminal)?;

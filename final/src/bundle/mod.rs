@@ -16,7 +16,7 @@ use step02_cgroups::{Cgroup, Limits};
 use step03_rootfs::{Mount, Rootfs};
 
 use crate::cli::Net;
-use crate::etc::{Dns, Host, resolv_conf};
+use crate::etc::{Host, resolv_conf};
 use crate::network::{Exposed, Plan};
 use crate::process::Process;
 
@@ -36,6 +36,8 @@ impl Annotation {
     pub const INTERNAL: &str = "io.container-workshop.internal";
     /// Names that the container answers to beside its own, separated by spaces.
     pub const ALIASES: &str = "io.container-workshop.aliases";
+    /// Who answers for names, if that is not whom the host asks.
+    pub const NAMESERVER: &str = "io.container-workshop.nameserver";
     /// The published ports, separated by spaces.
     pub const PUBLISH: &str = "io.container-workshop.publish";
     /// The ports that programs in it are said to listen at, separated by spaces.
@@ -120,7 +122,7 @@ impl Bundle {
             exposed: network::exposed(spec)?,
             sysctl: linux::settings(linux)?,
             hosts: words(spec, Annotation::HOSTS)?,
-            resolv_conf: resolv_conf(net == Net::Host, &dns(spec)?)?,
+            resolv_conf: resolv_conf(net == Net::Host, &network::dns(spec, &net)?)?,
             net,
             process: process::process(spec)?,
             rootfs: rootfs::rootfs(spec)?,
@@ -165,14 +167,6 @@ impl Bundle {
         let writable = |m: &Mount| m.kind == "cgroup2" && !m.options.iter().any(|o| o == "ro");
         self.namespaces.contains(Namespace::Cgroup) && self.rootfs.mounts.iter().any(writable)
     }
-}
-
-fn dns(spec: &Spec) -> Result<Dns> {
-    Ok(Dns {
-        servers: words(spec, Annotation::DNS)?,
-        search: words(spec, Annotation::DNS_SEARCH)?,
-        options: words(spec, Annotation::DNS_OPTIONS)?,
-    })
 }
 
 /// What the words of an annotation say that need not be there.

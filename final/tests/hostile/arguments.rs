@@ -84,6 +84,8 @@ pub fn nonsense_as_a_size_or_name_is_named(_: Who) {
         (&["--net", ""], &["--net", "bridge"]),
         (&["--net", escapes], &["--net", "bridge"]),
         (&["--net", "no/such"], &["--net", "a name"]),
+        (&["--net", "container:no-such"], &["no such container: no-such"]),
+        (&["--net", "container:"], &["no such container"]),
         (&["--net", "none", "--ip", "10.77.0.2"], &["--ip needs"]),
         (&["--network-alias", "a b"], &["host name"]),
         (&["--bridge", ""], &["bridge's name"]),

@@ -7,6 +7,7 @@ mod files;
 mod isolation;
 mod life;
 mod limits;
+mod names;
 mod network;
 mod networks;
 mod security;
@@ -29,6 +30,7 @@ use files::*;
 use isolation::*;
 use life::*;
 use limits::*;
+use names::*;
 use network::*;
 use networks::*;
 use security::*;
@@ -106,6 +108,13 @@ static TESTS: &[Test] = &[
     test!(host_and_none_are_what_they_say, [Root, LabRoot, Plain]),
     test!(eight_at_once_share_a_bridge, [Root, LabRoot]),
     test!(a_plain_user_has_no_bridge, [Plain]),
+    // names.rs
+    test!(containers_find_each_other_by_name, [Root, LabRoot]),
+    test!(other_questions_go_to_whom_the_host_asks, [Root, LabRoot]),
+    test!(a_name_server_lives_as_long_as_its_network_is_used, [Root, LabRoot]),
+    test!(a_name_server_is_small_and_idle, [Root, LabRoot]),
+    test!(a_network_can_be_another_containers, [Root, LabRoot]),
+    test!(a_plain_user_shares_another_containers_network, [Plain]),
     // networks.rs
     test!(a_network_is_made_listed_shown_and_removed, [Root, LabRoot]),
     test!(each_network_has_a_subnet_of_its_own, [Root, LabRoot]),
