@@ -12,7 +12,7 @@ use crate::bundle::Bundle;
 use crate::join::Join;
 use crate::monitor::Stdio;
 use crate::network::{Attachment, own_address};
-use crate::{etc, sysctl, terminal};
+use crate::{etc, pid1, sysctl, terminal};
 
 /// Turns this process, alone in its new namespaces, into the container's first one.
 ///
@@ -55,6 +55,9 @@ pub fn init(
     }
     bundle.rootfs.make_read_only(&root)?;
     process.restrict(&user)?;
+    if bundle.init {
+        pid1::stay_in_front(process.terminal)?;
+    }
     Ok(process.command(&user, terminal))
 }
 // ANCHOR_END: init

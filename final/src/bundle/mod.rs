@@ -46,6 +46,8 @@ impl Annotation {
     pub const INTERACTIVE: &str = "io.container-workshop.interactive";
     /// The signal that asks the image's program to end, if it is not TERM (image-spec, conversion.md).
     pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
+    /// Whether an init is in front of the program.
+    pub const INIT: &str = "io.container-workshop.init";
     /// The user, as `--user` has it; without it, the ids in `process` are meant.
     pub const USER: &str = "io.container-workshop.user";
     /// More groups of theirs, separated by spaces.
@@ -85,6 +87,8 @@ pub struct Bundle {
     pub hosts: Vec<Host>,
     /// The container's /etc/resolv.conf.
     pub resolv_conf: String,
+    /// Whether an init is in front of the program.
+    pub init: bool,
     /// Its first process.
     pub process: Process,
     /// Its root file system.
@@ -124,6 +128,7 @@ impl Bundle {
             hosts: words(spec, Annotation::HOSTS)?,
             resolv_conf: resolv_conf(net == Net::Host, &network::dns(spec, &net)?)?,
             net,
+            init: annotation(spec, Annotation::INIT).is_ok_and(|init| init == "true"),
             process: process::process(spec)?,
             rootfs: rootfs::rootfs(spec)?,
         })

@@ -4,7 +4,10 @@ mod options;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use options::{HostDevice, Net, NetworkArgs, RunArgs, Seccomp, Share, grace, parse_env};
+pub use options::{
+    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, RunArgs, Seccomp, Share, grace, parse_env,
+    read_env,
+};
 
 use crate::verbs::attach::AttachArgs;
 use crate::verbs::exec::ExecArgs;

@@ -122,7 +122,7 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         if let Err(error) = self.leave() {
-            warn(&format!("cannot leave the network: {error:#}"));
+            warn(&format!("cannot clean up the network's names: {error:#}"));
         }
     }
 }

@@ -5,13 +5,14 @@
 //! as soon as that is, and a new server knows at once what the one before it knew.
 
 use std::fs;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, PipeWriter, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_name;
@@ -27,6 +28,8 @@ use crate::store::Process;
 
 /// The file in the bridge's directory that names the process.
 const FILE: &str = "names";
+/// What it says to who has started it.
+const STARTED: &str = "started";
 /// Of DNS (RFC 1035, section 4.2).
 const PORT: u16 = 53;
 /// How long another server may take to answer.
@@ -66,6 +69,7 @@ impl Names {
             )
         })?;
         let path = pool.path().join(FILE);
+        let (started, starts) = std::io::pipe().context("cannot make a pipe")?;
         // Twice, so that it is nobody's child who would have to wait for it.
         // SAFETY: this process has one thread, so its copy may go on with any code.
         match unsafe { fork() }.context("cannot start the network's name server")? {
@@ -74,25 +78,36 @@ impl Names {
             }
             ForkResult::Child => {
                 // SAFETY: as above; and _exit(2) runs no more code of ours.
-                match unsafe { fork() } {
-                    Ok(ForkResult::Child) => self.serve(&udp, &tcp),
-                    Ok(ForkResult::Parent { child }) => {
-                        let note = Process::of(child).and_then(|it| Ok(serde_json::to_vec(&it)?));
-                        let _ = note.map(|note| fs::write(path, note));
-                    }
-                    Err(_) => {}
+                if let Ok(ForkResult::Child) = unsafe { fork() } {
+                    self.serve(&path, &starts, &udp, &tcp);
                 }
                 // SAFETY: it ends the process at once: nothing of the caller's is dropped twice.
                 unsafe { libc::_exit(0) }
             }
         }
-        running(pool)?.map(drop).context("the network's name server has not started")
+        drop(starts);
+        let said = std::io::read_to_string(started).context("cannot wait for the name server")?;
+        ensure!(said == STARTED, "cannot start the network's name server: {said}");
+        Ok(())
     }
 
     /// The server's whole life: it is ended from outside.
-    fn serve(&self, udp: &UdpSocket, tcp: &TcpListener) -> ! {
-        if leave_caller(udp, tcp).is_ok() {
-            let _ = self.answer_all(udp, tcp);
+    ///
+    /// It writes its note by itself, and first: so there is none that nobody knows of, whoever is killed
+    /// meanwhile. Its copy of the pool's lock keeps others away until then.
+    fn serve(&self, note: &Path, starts: &PipeWriter, udp: &UdpSocket, tcp: &TcpListener) -> ! {
+        let begin = || -> Result<()> {
+            let own = serde_json::to_vec(&Process::of(Pid::this())?)?;
+            fs::write(note, own).with_context(|| format!("cannot write {}", note.display()))
+        };
+        let said = match begin() {
+            Ok(()) => STARTED.to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        let mut starts = starts;
+        if starts.write_all(said.as_bytes()).is_ok() && said == STARTED {
+            // It closes the pipe, too.
+            let _ = leave_caller(udp, tcp).and_then(|()| self.answer_all(udp, tcp));
         }
         // SAFETY: it ends the process at once: nothing of the caller's is dropped twice.
         unsafe { libc::_exit(1) }

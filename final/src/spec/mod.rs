@@ -136,6 +136,7 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
 /// What OCI leaves to the engine, as text, since annotations are text.
 fn annotations(args: &RunArgs, request: &Request) -> Value {
     let mut annotations = network::annotations(args, request);
+    annotations[Annotation::INIT] = args.process.init.to_string().into();
     annotations[Annotation::INTERACTIVE] = request.interactive.to_string().into();
     if let Some(signal) = request.base.config.stop_signal() {
         annotations[Annotation::STOP_SIGNAL] = signal.as_str().into();

@@ -10,6 +10,7 @@ mod limits;
 mod names;
 mod network;
 mod networks;
+mod pid1;
 mod security;
 mod shared;
 mod terminal;
@@ -33,6 +34,7 @@ use limits::*;
 use names::*;
 use network::*;
 use networks::*;
+use pid1::*;
 use security::*;
 use shared::*;
 use terminal::*;
@@ -92,6 +94,7 @@ static TESTS: &[Test] = &[
     test!(too_much_memory_is_killed_and_reported, [Root, Plain], Limits),
     test!(processor_time_is_limited, [Root, Plain], Limits),
     test!(processes_are_limited, [Root, Plain], Limits),
+    test!(the_kernel_has_dockers_other_limits, [Root, Plain], Limits),
     test!(an_undelegated_limit_is_an_error, [LabRoot, Plain], NoLimits),
     test!(the_container_sees_its_own_cgroup_only, [Root, Plain], Version2),
     test!(a_cgroup_of_its_own_is_for_it_to_divide, [Root, Plain], Version2),
@@ -124,6 +127,13 @@ static TESTS: &[Test] = &[
     // terminal.rs
     test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
     test!(exec_has_a_terminal_too, [Root, Plain]),
+    // pid1.rs
+    test!(an_init_is_in_front_of_the_program, [Root, LabRoot, Plain]),
+    test!(an_init_passes_on_signals, [Root, LabRoot, Plain]),
+    test!(an_init_waits_for_orphans, [Root, Plain]),
+    test!(an_init_leaves_the_terminal_to_the_program, [Root, LabRoot, Plain]),
+    test!(an_init_knows_nothing_of_the_caller, [Root, LabRoot, Plain]),
+    test!(an_init_dies_with_the_runtime, [Root, Plain]),
     // security.rs
     test!(capabilities_are_added_and_dropped, [Root, LabRoot, Plain]),
     test!(exec_has_what_the_container_has, [Root, LabRoot, Plain]),

@@ -24,6 +24,10 @@ pub struct ProcessArgs {
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
 
+    /// Run an init in front of the program, which passes on signals and waits for orphans
+    #[arg(long)]
+    pub init: bool,
+
     /// The working directory in the container; without it, the image's
     #[arg(long, short, value_name = "DIR", value_parser = parse_inside)]
     pub workdir: Option<PathBuf>,
@@ -44,7 +48,7 @@ pub struct EnvFile(pub Vec<String>);
 
 /// Reads lines as [`parse_env`] does; empty ones and those that begin with `#` are left out, and quotes
 /// are part of the value, as with docker.
-fn read_env(path: &str) -> Result<EnvFile, String> {
+pub fn read_env(path: &str) -> Result<EnvFile, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
     let lines = text.lines().map(str::trim_start);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
