@@ -61,7 +61,7 @@ fn nginx_on_a_bridge(_: Who) {
     eventually("nginx answers the internet at port 8080", || {
         get(&format!("{SERVER}:80"), &format!("/tcp/{UPLINK}/8080")).contains("Welcome to nginx!")
     });
-    let asked = |log: String| log.contains("\"GET / HTTP/1.1\" 200");
+    let asked = |log: String| log.contains("\"GET / HTTP/1.") && log.contains("\" 200 ");
     eventually("the log has it", || asked(final_(&["logs", "nginx-bridge"])));
     let mut terminal = Terminal::start(command(BINARY, &["exec", "-it", "nginx-bridge", "sh"]));
     terminal.expect("# ");
