@@ -21,7 +21,7 @@ pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut H
     let join = Join::of_containers(&bundle.joins)?;
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
     bundle.check_end(&cgroup)?;
-    let mut network = match &bundle.network {
+    let network = match &bundle.network {
         Some(plan) => Some(Attachment::make(plan, bundle.namespaces, claim)?),
         None => None,
     };
@@ -40,7 +40,7 @@ pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut H
     // While the child waits for Go: what can only be done from outside.
     child.map_ids()?;
     bundle.process.adjust_oom_score(child.pid())?;
-    if let Some(network) = &mut network {
+    if let Some(network) = &network {
         network.plug(child.pid(), &container.state)?;
     }
     streams.take_terminal(child.go()?)?;

@@ -44,11 +44,11 @@ pub struct Dns {
 pub fn write(
     root: &Root,
     hostname: &str,
-    network: Option<&Attachment>,
+    (address, network): (Option<Ipv4Addr>, Option<&Attachment>),
     added: &[Host],
     resolv: &str,
 ) -> Result<()> {
-    let mut hosts = hosts(hostname, network.map(Attachment::address));
+    let mut hosts = hosts(hostname, address);
     let gateway = network.map_or(Ipv4Addr::LOCALHOST, Attachment::gateway).into();
     for Host { name, address } in added {
         hosts += &format!("{}\t{name}\n", address.unwrap_or(gateway));

@@ -11,8 +11,8 @@ use step04_bridge_veth::loopback_up;
 use crate::bundle::Bundle;
 use crate::join::Join;
 use crate::monitor::Stdio;
-use crate::network::Attachment;
-use crate::{etc, sysctl, terminal};
+use crate::network::{Attachment, own_address};
+use crate::{etc, pid1, sysctl, terminal};
 
 /// Turns this process, alone in its new namespaces, into the container's first one.
 ///
@@ -40,12 +40,13 @@ pub fn init(
         None => {}
     }
     sysctl::write(&bundle.sysctl)?;
+    let address = own_address(&bundle.net, network)?;
     let shared_memory = join.shared_memory()?;
     let root = bundle.rootfs.enter()?;
     if let Some(shared_memory) = shared_memory {
         root.mount(shared_memory.as_fd(), Path::new("/dev/shm"))?;
     }
-    etc::write(&root, &bundle.hostname, network, &bundle.hosts, &bundle.resolv_conf)?;
+    etc::write(&root, &bundle.hostname, (address, network), &bundle.hosts, &bundle.resolv_conf)?;
     let user = process.user.find(&root)?;
     let terminal = stdio.take()?;
     user.own_stdio(process.terminal)?;
@@ -54,6 +55,9 @@ pub fn init(
     }
     bundle.rootfs.make_read_only(&root)?;
     process.restrict(&user)?;
+    if bundle.init {
+        pid1::stay_in_front(process.terminal)?;
+    }
     Ok(process.command(&user, terminal))
 }
 // ANCHOR_END: init

@@ -12,6 +12,7 @@
 //! | [`monitor`] | the small process that each running container has; [`client`]: who talks to it |
 //! | [`create`] | the life cycle, the monitor's side, in order |
 //! | [`init`] | the life cycle, the child's side, in order |
+//! | [`pid1`] | `--init`: a first process that waits for orphans and passes on signals |
 //! | [`process`] | how a process becomes one of the container's: for `init` and for `exec` |
 //! | [`join`] | namespaces of others: for `exec`, and to share some |
 //! | [`security`] | capabilities, seccomp, rlimits, keyring |
@@ -33,6 +34,7 @@ pub mod init;
 pub mod join;
 pub mod monitor;
 pub mod network;
+pub mod pid1;
 pub mod process;
 pub mod security;
 pub mod spec;

@@ -26,6 +26,6 @@ mod usage;
 
 pub use cgroup::{Cgroup, check_delegation, sweep};
 pub use hierarchy::{Hierarchy, Version, hierarchies, parse};
-pub use limits::{Args, Cpus, Cpuset, Limits, MOST_PIDS, Memory, parse_size};
+pub use limits::{Args, Cpus, Cpuset, Limits, MOST_PIDS, Memory, SHARES, Swap, parse_size};
 pub use settings::{Setting, settings};
 pub use usage::Usage;

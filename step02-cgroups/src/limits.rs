@@ -35,7 +35,7 @@ impl Args {
     #[must_use]
     pub fn limits(&self) -> Limits {
         let Self { memory, cpus, pids, cpuset } = self.clone();
-        Limits { memory, cpus, pids, cpuset }
+        Limits { memory, cpus, pids, cpuset, ..Limits::default() }
     }
 }
 
@@ -53,7 +53,25 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// Processors.
     pub cpuset: Option<Cpuset>,
+    /// Memory and swap together; `None` is no swap, where memory is limited.
+    pub swap: Option<Swap>,
+    /// Memory that is not to be taken from it while others have more than theirs, in bytes.
+    pub reservation: Option<u64>,
+    /// Its part of the processors while others want them, too: 1024 is the usual one.
+    pub shares: Option<u64>,
 }
+
+/// Memory and swap together, as version 1, docker and OCI count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swap {
+    /// So many bytes.
+    Total(u64),
+    /// Any amount of swap.
+    Unlimited,
+}
+
+/// What the kernel takes for shares (`MIN_SHARES` and `MAX_SHARES` in kernel/sched/sched.h).
+pub const SHARES: RangeInclusive<u64> = 2..=262_144;
 
 /// An amount of memory in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

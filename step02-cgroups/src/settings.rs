@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::{Limits, Version};
+use crate::{Limits, Memory, Swap, Version};
 
 /// A number to be written into a file of the group's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,12 +72,50 @@ pub fn settings(limits: &Limits, version: Version) -> Vec<Setting> {
             }
         }
     }
-    for setting in &mut settings {
-        setting.optional = setting.file.contains("swap") || setting.file.contains("memsw");
+    let (reservation, file) = match version {
+        Version::V2 => ("memory.low", "cpu.weight"),
+        Version::V1 => ("memory.soft_limit_in_bytes", "cpu.shares"),
+    };
+    if let Some(bytes) = limits.reservation {
+        set("memory-reservation", "memory", reservation, bytes.to_string());
+    }
+    if let Some(shares) = limits.shares {
+        let part = if version == Version::V2 { weight(shares) } else { shares };
+        set("cpu-shares", "cpu", file, part.to_string());
+    }
+    for setting in settings.iter_mut().filter(|setting| is_swap(setting.file)) {
+        match limits.swap {
+            None => setting.optional = true,
+            Some(swap) => {
+                setting.option = "memory-swap";
+                setting.value = swap_limit(swap, limits, version);
+            }
+        }
     }
     settings
 }
 // ANCHOR_END: settings
+
+fn is_swap(file: &str) -> bool {
+    file.contains("swap") || file.contains("memsw")
+}
+
+/// Version 1 limits memory and swap together, version 2 swap alone.
+fn swap_limit(swap: Swap, limits: &Limits, version: Version) -> String {
+    let memory = limits.memory.map_or(0, Memory::bytes);
+    match (swap, version) {
+        (Swap::Total(bytes), Version::V1) => bytes.to_string(),
+        (Swap::Total(bytes), Version::V2) => bytes.saturating_sub(memory).to_string(),
+        (Swap::Unlimited, Version::V1) => "-1".to_owned(),
+        (Swap::Unlimited, Version::V2) => "max".to_owned(),
+    }
+}
+
+/// Shares of 2 to 262144 as a weight of 1 to 10000, in the way that runtimes agree upon (crun(1), "cgroup
+/// v2").
+fn weight(shares: u64) -> u64 {
+    1 + (shares.saturating_sub(2) * 9_999) / 262_142
+}
 
 impl Setting {
     /// Writes it into the group's directory.
@@ -91,5 +129,44 @@ impl Setting {
             return fs::write(path, inherited.trim());
         }
         fs::write(path, &self.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::settings;
+    use crate::{Limits, Memory, Swap, Version};
+
+    #[test]
+    fn the_same_limits_in_both_versions() {
+        let limits = |swap| Limits {
+            memory: Some(Memory::new(64 << 20).unwrap()),
+            swap,
+            reservation: Some(32 << 20),
+            shares: Some(1024),
+            ..Limits::default()
+        };
+        let find = |swap, version, file: &str| {
+            let all = settings(&limits(swap), version);
+            let found = all.into_iter().find(|setting| setting.file == file);
+            found.map(|setting| (setting.value, setting.optional)).unwrap()
+        };
+        let (v1, v2) = ("memory.memsw.limit_in_bytes", "memory.swap.max");
+        let total = Some(Swap::Total(96 << 20));
+        for (swap, in_v1, in_v2, optional) in [
+            (None, "67108864", "0", true),
+            (total, "100663296", "33554432", false),
+            (Some(Swap::Unlimited), "-1", "max", false),
+        ] {
+            assert_eq!(find(swap, Version::V1, v1), (in_v1.to_owned(), optional));
+            assert_eq!(find(swap, Version::V2, v2), (in_v2.to_owned(), optional));
+        }
+        assert_eq!(find(None, Version::V1, "memory.soft_limit_in_bytes").0, "33554432");
+        assert_eq!(find(None, Version::V2, "memory.low").0, "33554432");
+        assert_eq!(find(None, Version::V1, "cpu.shares").0, "1024");
+        assert_eq!(find(None, Version::V2, "cpu.weight").0, "39");
+        for (shares, weight) in [(2, 1), (262_144, 10_000)] {
+            assert_eq!(super::weight(shares), weight);
+        }
     }
 }

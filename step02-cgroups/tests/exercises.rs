@@ -37,6 +37,7 @@ fn ex2_1_each_limit_is_a_number_in_a_file(_: Who) {
         cpus: Some("0.5".parse().unwrap()),
         pids: Some(32),
         cpuset: Some("0".parse::<Cpuset>().unwrap()),
+        ..Limits::default()
     };
     let found = settings(&limits, Version::V2);
     for (file, value, why) in [

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::{Linux, LinuxCpu, LinuxMemory, LinuxNamespaceType, LinuxPids, Spec};
 use step01_namespaces::{Namespace, Namespaces};
-use step02_cgroups::{Cpus, Limits, Memory};
+use step02_cgroups::{Cpus, Limits, Memory, Swap};
 
 use super::{Annotation, annotation};
 use crate::sysctl;
@@ -73,5 +73,16 @@ pub(super) fn limits(spec: &Spec) -> Result<Limits> {
         },
         pids: pids.and_then(|limit| u64::try_from(limit).ok()),
         cpuset: cpuset.map(|list| list.parse()).transpose()?,
+        swap: match resources.memory().as_ref().and_then(LinuxMemory::swap) {
+            Some(total) if Some(total) == memory => None,
+            Some(total) => Some(u64::try_from(total).map_or(Swap::Unlimited, Swap::Total)),
+            None => None,
+        },
+        reservation: resources
+            .memory()
+            .as_ref()
+            .and_then(LinuxMemory::reservation)
+            .and_then(|bytes| u64::try_from(bytes).ok()),
+        shares: cpu.and_then(LinuxCpu::shares),
     })
 }

@@ -16,7 +16,7 @@ use step02_cgroups::{Cgroup, Limits};
 use step03_rootfs::{Mount, Rootfs};
 
 use crate::cli::Net;
-use crate::etc::{Dns, Host, resolv_conf};
+use crate::etc::{Host, resolv_conf};
 use crate::network::{Exposed, Plan};
 use crate::process::Process;
 
@@ -36,6 +36,8 @@ impl Annotation {
     pub const INTERNAL: &str = "io.container-workshop.internal";
     /// Names that the container answers to beside its own, separated by spaces.
     pub const ALIASES: &str = "io.container-workshop.aliases";
+    /// Who answers for names, if that is not whom the host asks.
+    pub const NAMESERVER: &str = "io.container-workshop.nameserver";
     /// The published ports, separated by spaces.
     pub const PUBLISH: &str = "io.container-workshop.publish";
     /// The ports that programs in it are said to listen at, separated by spaces.
@@ -44,6 +46,8 @@ impl Annotation {
     pub const INTERACTIVE: &str = "io.container-workshop.interactive";
     /// The signal that asks the image's program to end, if it is not TERM (image-spec, conversion.md).
     pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
+    /// Whether an init is in front of the program.
+    pub const INIT: &str = "io.container-workshop.init";
     /// The user, as `--user` has it; without it, the ids in `process` are meant.
     pub const USER: &str = "io.container-workshop.user";
     /// More groups of theirs, separated by spaces.
@@ -83,6 +87,8 @@ pub struct Bundle {
     pub hosts: Vec<Host>,
     /// The container's /etc/resolv.conf.
     pub resolv_conf: String,
+    /// Whether an init is in front of the program.
+    pub init: bool,
     /// Its first process.
     pub process: Process,
     /// Its root file system.
@@ -120,8 +126,9 @@ impl Bundle {
             exposed: network::exposed(spec)?,
             sysctl: linux::settings(linux)?,
             hosts: words(spec, Annotation::HOSTS)?,
-            resolv_conf: resolv_conf(net == Net::Host, &dns(spec)?)?,
+            resolv_conf: resolv_conf(net == Net::Host, &network::dns(spec, &net)?)?,
             net,
+            init: annotation(spec, Annotation::INIT).is_ok_and(|init| init == "true"),
             process: process::process(spec)?,
             rootfs: rootfs::rootfs(spec)?,
         })
@@ -165,14 +172,6 @@ impl Bundle {
         let writable = |m: &Mount| m.kind == "cgroup2" && !m.options.iter().any(|o| o == "ro");
         self.namespaces.contains(Namespace::Cgroup) && self.rootfs.mounts.iter().any(writable)
     }
-}
-
-fn dns(spec: &Spec) -> Result<Dns> {
-    Ok(Dns {
-        servers: words(spec, Annotation::DNS)?,
-        search: words(spec, Annotation::DNS_SEARCH)?,
-        options: words(spec, Annotation::DNS_OPTIONS)?,
-    })
 }
 
 /// What the words of an annotation say that need not be there.

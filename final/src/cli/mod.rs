@@ -4,7 +4,9 @@ mod options;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use options::{HostDevice, Net, NetworkArgs, RunArgs, Seccomp, Share, grace, parse_env};
+pub use options::{
+    HostDevice, LimitArgs, Net, NetworkArgs, RunArgs, Seccomp, Share, grace, parse_env,
+};
 
 use crate::verbs::attach::AttachArgs;
 use crate::verbs::exec::ExecArgs;

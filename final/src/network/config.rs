@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use step04_bridge_veth::{Cidr, Rtnetlink, explain, parse_link_name};
 
+use super::names::{self, Names};
 use crate::store::{Store, new_id};
 
 /// The bridge of containers that name no network.
@@ -257,9 +258,23 @@ impl<'s> Networks<'s> {
         Ok(())
     }
 
-    /// Whether there is something to sweep.
+    /// Whether there is something to sweep, or a name server to start again.
     pub fn has_stale(&self) -> Result<bool> {
+        for network in self.list()? {
+            if names::is_missing(&network.bridge)? {
+                return Ok(true);
+            }
+        }
         Ok(!self.files("new")?.is_empty())
+    }
+
+    /// Who is to answer for names on this bridge.
+    pub fn names_of(&self, bridge: &str) -> Result<Option<Names>> {
+        let Some(config) = self.list()?.into_iter().find(|network| network.bridge == bridge) else {
+            return Ok(None);
+        };
+        let (subnet, internal) = (config.subnet()?, config.internal);
+        Ok(Some(Names { network: config.name, bridge: config.bridge, subnet, internal }))
     }
 }
 

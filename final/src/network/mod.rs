@@ -5,29 +5,35 @@
 //! |---|---|
 //! | this one | what a container has of the host, as one guard |
 //! | [`config`] | networks with a name: a file each |
+//! | [`dns`] | what is answered to a question |
 //! | [`endpoint`] | who has which address |
+//! | [`names`] | the process that answers for names |
 //! | [`ports`] | published ports, held by sockets before anything is made |
 //! | [`rules`] | what is in our tables beside step 5's rules |
 
 pub mod config;
+pub mod dns;
 pub mod endpoint;
+pub mod names;
 pub mod ports;
 pub mod rules;
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use step01_namespaces::Namespaces;
-use step04_bridge_veth::{Args, Lease, Network, Pool, Rtnetlink, explain, netlink};
+use step04_bridge_veth::{Args, Network, Pool, Rtnetlink, explain, netlink};
 use step05_nat::Nat;
 
 pub use config::{Config, Networks};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, Member};
+pub use names::Names;
 pub use ports::{Exposed, Ports, Wanted};
 
+use crate::cli::Net;
 use crate::store::{Process, State, Store};
 
 /// What config.json says of a container's place on a bridge.
@@ -41,8 +47,23 @@ pub struct Plan {
     pub internal: bool,
     /// Names that the container answers to, beside its own.
     pub aliases: Vec<String>,
+    /// Whom the network's name server asks for it, if not whom the host asks.
+    pub dns: Vec<IpAddr>,
     /// The ports to be reachable from outside.
     pub publish: Vec<Wanted>,
+}
+
+impl Plan {
+    /// Who answers for names there. As docker, the bridge of those who name no network has nobody.
+    #[must_use]
+    pub fn names(&self) -> Option<Names> {
+        (self.network != "bridge").then(|| Names {
+            network: self.network.clone(),
+            bridge: self.bridge.bridge.clone(),
+            subnet: self.bridge.subnet,
+            internal: self.internal,
+        })
+    }
 }
 
 /// What is held for a container before anything is made: its network, so that nobody removes it, and
@@ -75,7 +96,7 @@ impl Claim {
 /// rules before the address that they are about.
 #[derive(Debug)]
 pub struct Attachment {
-    endpoint: Option<Lease>,
+    member: Member,
     _nat: Nat,
     network: Network,
     plan: Plan,
@@ -86,26 +107,27 @@ impl Attachment {
     /// The parent's side: takes an address, and lets the container out and the world in.
     pub fn make(plan: &Plan, namespaces: Namespaces, claim: Claim) -> Result<Self> {
         let network = Network::join(&plan.bridge, namespaces)?;
+        let member = Member::join(&network, plan.names().as_ref())?;
         let mut rules = rules::apart(network.bridge());
         if plan.internal {
             rules.extend(rules::internal(network.bridge(), network.subnet()));
         }
         let Ports { published, sockets } = claim.ports;
         let nat = Nat::install_with(&network, &published, sockets, &rules)?;
-        Ok(Self { endpoint: None, _nat: nat, network, plan: plan.clone(), _held: claim.network })
+        Ok(Self { member, _nat: nat, network, plan: plan.clone(), _held: claim.network })
     }
 
     /// The parent's side, while the child waits: the cable, and its name.
-    pub fn plug(&mut self, pid: Pid, state: &State) -> Result<()> {
+    pub fn plug(&self, pid: Pid, state: &State) -> Result<()> {
         self.network.plug(pid)?;
         let endpoint = Endpoint {
             id: state.id.clone(),
             name: state.name.clone(),
             aliases: self.plan.aliases.clone(),
+            dns: self.plan.dns.clone(),
             process: Process::of(pid)?,
         };
-        self.endpoint = Some(endpoint.publish(&self.network)?);
-        Ok(())
+        self.member.publish(&endpoint)
     }
 
     /// The child's side: addresses and routes.
@@ -138,10 +160,29 @@ impl Attachment {
     }
 }
 
-/// Removes what was left by who was killed, before the steps remove the rest.
+/// The child's side: the address that the container has, also in another one's network.
+pub fn own_address(net: &Net, network: Option<&Attachment>) -> Result<Option<Ipv4Addr>> {
+    let find = || -> netlink::Result<Option<Ipv4Addr>> {
+        let mut rt = Rtnetlink::open()?;
+        let Some(eth0) = rt.find("eth0")? else { return Ok(None) };
+        Ok(rt.addresses(eth0.index)?.first().map(|&(address, _)| address))
+    };
+    match net {
+        Net::Container(_) => find().map_err(|e| explain("veth", "cannot look at eth0", &e)),
+        _ => Ok(network.map(Attachment::address)),
+    }
+}
+
+/// Removes what was left by who was killed, before the steps remove the rest; starts name servers
+/// again that were killed.
 pub fn sweep(store: &Store) -> Result<()> {
     for bridge in Pool::bridges()? {
-        Pool::lock(&bridge)?.live_with(endpoint::SUFFIX)?;
+        let pool = Pool::lock(&bridge)?;
+        if pool.live_with(endpoint::SUFFIX)?.is_empty() {
+            names::stop(&pool)?;
+        } else if let Some(names) = Networks::of(store).names_of(&bridge)? {
+            names.ensure(&pool)?;
+        }
     }
     let _lock = store.lock()?;
     Networks::of(store).sweep()

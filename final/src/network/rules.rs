@@ -31,6 +31,7 @@ use step05_nat::nftables::{
 
 /// From one of our bridges to another there is no way, not even to a published port, as with docker:
 /// step 5's `ct status dnat accept` is for the rest of the world.
+// ANCHOR: apart
 #[must_use]
 pub fn apart(bridge: &str) -> Vec<Message> {
     let parts = [iifname(bridge, true), iifgroup(GROUP), oifname(bridge, false), drop()];
@@ -39,6 +40,7 @@ pub fn apart(bridge: &str) -> Vec<Message> {
         add_rule(bridge, "apart", &parts.concat(), ""),
     ]
 }
+// ANCHOR_END: apart
 
 /// No way out, and none in: not to other hosts, and of this host only to the bridge's own address.
 #[must_use]

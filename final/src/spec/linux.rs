@@ -6,10 +6,11 @@ use anyhow::Result;
 use caps::CapsHashSet;
 use serde_json::{Value, json};
 use step01_namespaces::Namespaces;
+use step02_cgroups::Swap;
 use step03_rootfs::{MASKED_PATHS, READONLY_PATHS};
 
 use super::{mounts, namespaces};
-use crate::cli::{RunArgs, Seccomp};
+use crate::cli::{LimitArgs, RunArgs, Seccomp};
 use crate::security::{profile, read_profile};
 
 /// Namespaces, limits, and what is hidden and forbidden.
@@ -19,7 +20,7 @@ pub(super) fn linux(args: &RunArgs, new: Namespaces, capabilities: &CapsHashSet)
         "namespaces": namespaces::list(new),
         "devices": mounts::devices(args)?,
         "sysctl": args.namespaces.sysctl.iter().cloned().collect::<BTreeMap<_, _>>(),
-        "resources": resources(args),
+        "resources": resources(&args.limits)?,
         "maskedPaths": if hides { &MASKED_PATHS[..] } else { &[] },
         "readonlyPaths": if hides { &READONLY_PATHS[..] } else { &[] },
         "seccomp": match args.security.seccomp() {
@@ -30,21 +31,32 @@ pub(super) fn linux(args: &RunArgs, new: Namespaces, capabilities: &CapsHashSet)
     }))
 }
 
-fn resources(args: &RunArgs) -> Value {
+fn resources(args: &LimitArgs) -> Result<Value> {
     let mut resources = json!({});
-    if let Some(memory) = args.limits.memory {
-        let bytes = memory.bytes();
-        resources["memory"] = json!({ "limit": bytes, "swap": bytes });
+    args.check_memory()?;
+    if let Some(memory) = args.memory {
+        resources["memory"]["limit"] = memory.bytes().into();
+        resources["memory"]["swap"] = match args.memory_swap {
+            None => memory.bytes().into(),
+            Some(Swap::Total(bytes)) => bytes.into(),
+            Some(Swap::Unlimited) => (-1).into(),
+        };
     }
-    if let Some(cpus) = args.limits.cpus {
+    if let Some(bytes) = args.memory_reservation {
+        resources["memory"]["reservation"] = bytes.into();
+    }
+    if let Some(cpus) = args.cpu_time()? {
         resources["cpu"]["quota"] = cpus.quota().into();
         resources["cpu"]["period"] = cpus.period().into();
     }
-    if let Some(cpuset) = &args.limits.cpuset_cpus {
+    if let Some(shares) = args.cpu_shares {
+        resources["cpu"]["shares"] = shares.into();
+    }
+    if let Some(cpuset) = &args.cpuset_cpus {
         resources["cpu"]["cpus"] = cpuset.to_string().into();
     }
-    if let Some(pids) = args.limits.pids_limit {
+    if let Some(pids) = args.pids_limit {
         resources["pids"] = json!({ "limit": pids });
     }
-    resources
+    Ok(resources)
 }

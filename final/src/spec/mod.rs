@@ -6,6 +6,7 @@ mod namespaces;
 mod network;
 mod process;
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -38,6 +39,8 @@ pub struct Request {
     pub net: Net,
     /// What is known about that, if it has a bridge.
     pub network: Option<Config>,
+    /// Who answers for names there, if that is not whom the host asks.
+    pub nameserver: Option<Ipv4Addr>,
     /// The namespaces of other containers, with their ids.
     pub joins: Vec<(Namespace, String)>,
 }
@@ -82,6 +85,7 @@ impl Request {
         let default = if plain_user { Net::None } else { Net::Bridge };
         let net = args.network.net.clone().unwrap_or(default);
         let network = network::find(&args.network, &net, store)?;
+        let nameserver = network::nameserver(&net, network.as_ref(), store)?;
         ensure!(
             net != Net::None || args.names.add_host.iter().all(|host| host.address.is_some()),
             "--add-host NAME:host-gateway needs a network on which the host has an address"
@@ -100,6 +104,7 @@ impl Request {
             tty: args.stdio.tty || sit_at_it,
             net,
             network,
+            nameserver,
             joins: namespaces::joins(args)?,
         };
         let stdin_is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
@@ -131,6 +136,7 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
 /// What OCI leaves to the engine, as text, since annotations are text.
 fn annotations(args: &RunArgs, request: &Request) -> Value {
     let mut annotations = network::annotations(args, request);
+    annotations[Annotation::INIT] = args.process.init.to_string().into();
     annotations[Annotation::INTERACTIVE] = request.interactive.to_string().into();
     if let Some(signal) = request.base.config.stop_signal() {
         annotations[Annotation::STOP_SIGNAL] = signal.as_str().into();

@@ -14,7 +14,13 @@ use crate::store::Store;
 pub(super) fn joins(args: &RunArgs) -> Result<Vec<(Namespace, String)>> {
     let mut joins = Vec::new();
     for kind in Namespace::ALL {
-        if let Share::Container(name) = args.namespaces.share(kind) {
+        let shared = match (kind, &args.network.net, args.namespaces.share(kind)) {
+            (Namespace::Net, Some(Net::Container(name)), _) | (_, _, Share::Container(name)) => {
+                Some(name)
+            }
+            _ => None,
+        };
+        if let Some(name) = shared {
             let container = Store::open()?.find(name)?;
             container.first_process()?;
             joins.push((kind, container.state.id.clone()));
@@ -62,6 +68,16 @@ pub(super) fn hostname(args: &RunArgs, request: &Request, id: &str) -> Result<St
         args.hostname.is_none() || *share == Share::Own,
         "conflicting options: --hostname would rename the owner of the UTS namespace that --uts shares"
     );
+    if let Net::Container(name) = &request.net {
+        ensure!(
+            args.hostname.is_none(),
+            "conflicting options: --hostname and --net {}: who shares a network has one name there",
+            request.net.name()
+        );
+        if *share == Share::Own {
+            return Ok(Bundle::load(Store::open()?.find(name)?.bundle())?.hostname);
+        }
+    }
     Ok(match (share, &args.hostname) {
         (Share::Container(name), _) => Bundle::load(Store::open()?.find(name)?.bundle())?.hostname,
         (Share::Own, Some(name)) => name.clone(),

@@ -1,11 +1,14 @@
 //! The part of config.json that is about the network. OCI leaves it to the engine.
 
+use std::net::Ipv4Addr;
+
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
+use step04_bridge_veth::Cidr;
 
 use super::{Request, words};
-use crate::bundle::Annotation;
+use crate::bundle::{Annotation, Bundle};
 use crate::cli::{Net, NetworkArgs, RunArgs};
 use crate::network::{Config, Exposed, Networks, Wanted};
 use crate::store::Store;
@@ -29,12 +32,19 @@ pub fn find(args: &NetworkArgs, net: &Net, store: &Store) -> Result<Option<Confi
             let fix = || format!("final network create {name} makes one");
             Networks::of(store).find(name).with_context(fix)?
         }
-        Net::None | Net::Host => {
+        Net::None | Net::Host | Net::Container(_) => {
+            let shared = matches!(net, Net::Container(_));
             for (flag, given) in [
+                ("--expose", shared && !args.expose.is_empty()),
                 ("--publish", !args.publish.is_empty()),
                 ("--publish-all", args.publish_all),
                 ("--ip", args.ip.is_some()),
             ] {
+                ensure!(
+                    !given || !shared,
+                    "conflicting options: {flag} and --net {}: the network is the other container's",
+                    net.name()
+                );
                 ensure!(
                     !given,
                     "{flag} needs --net bridge, or a network: without a bridge there is no address \
@@ -81,10 +91,24 @@ pub fn annotations(args: &RunArgs, request: &Request) -> Value {
         annotations[Annotation::ALIASES] = args.network_alias.join(" ").into();
         annotations[Annotation::PUBLISH] = words(&publish(args, &exposed)).into();
     }
+    if let Some(server) = request.nameserver {
+        annotations[Annotation::NAMESERVER] = server.to_string().into();
+    }
     if let Some(ip) = args.ip {
         annotations[Annotation::IP] = ip.to_string().into();
     }
     annotations
+}
+
+/// On a network with a name its own server answers, at the bridge's address; also for who has joined
+/// it with another container.
+pub fn nameserver(net: &Net, network: Option<&Config>, store: &Store) -> Result<Option<Ipv4Addr>> {
+    if let Net::Container(name) = net {
+        let other = Bundle::load(store.find(name)?.bundle())?;
+        return Ok(other.network.and_then(|plan| Some(plan.names()?.subnet.gateway())));
+    }
+    let network = network.filter(|_| *net != Net::Bridge);
+    Ok(network.map(Config::subnet).transpose()?.map(Cidr::gateway))
 }
 
 /// The ports that are asked for by number, and with `-P` the other exposed ones.

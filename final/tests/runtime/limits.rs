@@ -1,5 +1,8 @@
 //! Limits that the kernel keeps.
 
+use std::fs;
+use std::path::PathBuf;
+
 use workshop::lab::{self, Who};
 
 use crate::{BINARY, final_, probe_volume, script, start, stop};
@@ -94,4 +97,66 @@ pub fn an_undelegated_cgroup_stays_read_only(who: Who) {
     let why = if who == Who::Root { "version 1" } else { "cgroup" };
     assert!(refused.stderr.contains("--cgroup-rw cannot be had: "), "{refused:?}");
     assert!(refused.stderr.contains(why), "{refused:?}");
+}
+
+/// The text of a file of the cgroup whose name ends so, in whatever hierarchy has it.
+fn setting(group: &str, file: &str) -> Option<String> {
+    let mut open = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(directory) = open.pop() {
+        let below = fs::read_dir(&directory).into_iter().flatten().flatten();
+        let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        open.extend(below.map(|entry| entry.path()));
+        if directory.to_str().is_some_and(|path| path.ends_with(group))
+            && let Ok(text) = fs::read_to_string(directory.join(file))
+        {
+            return Some(text.trim().to_owned());
+        }
+    }
+    None
+}
+
+pub fn the_kernel_has_dockers_other_limits(_: Who) {
+    let options = ["--memory", "64m", "--memory-reservation", "32m", "--cpu-shares", "512"];
+    let time = ["--cpu-quota", "30000", "--cpu-period", "60000"];
+    let runtime = start("box", &[&options[..], &time].concat(), &["sleep", "1000"]);
+    let group = format!("container-workshop-{}", final_(&["ps", "-q"]).stdout.trim());
+    let reservation = (32 << 20).to_string();
+    let of_version_1 = [
+        ("memory.soft_limit_in_bytes", reservation.as_str()),
+        ("cpu.shares", "512"),
+        ("cpu.cfs_quota_us", "30000"),
+        ("cpu.cfs_period_us", "60000"),
+    ];
+    let of_version_2 =
+        [("memory.low", reservation.as_str()), ("cpu.weight", "20"), ("cpu.max", "30000 60000")];
+    let is_version_2 = setting(&group, "cgroup.controllers").is_some_and(|all| !all.is_empty());
+    let expected = if is_version_2 { &of_version_2[..] } else { &of_version_1[..] };
+    for &(file, value) in expected {
+        assert_eq!(setting(&group, file).as_deref(), Some(value), "{file}");
+    }
+    let swap = if is_version_2 { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" };
+    let counts_swap = setting(&group, swap).is_some();
+    stop("box", runtime);
+
+    // A kernel that does not count swap cannot limit it: then that is said.
+    for (total, in_v1, in_v2) in
+        [("96m", 96 << 20, (32 << 20).to_string()), ("-1", -1, "max".to_owned())]
+    {
+        let options = ["--memory", "64m", "--memory-swap", total];
+        if !counts_swap {
+            let refused = script(&options, "true");
+            assert_eq!(refused.status, Some(125), "{refused:?}");
+            assert!(refused.stderr.contains("cannot limit --memory-swap"), "{refused:?}");
+            continue;
+        }
+        let runtime = start("box", &options, &["sleep", "1000"]);
+        let group = format!("container-workshop-{}", final_(&["ps", "-q"]).stdout.trim());
+        let found = setting(&group, swap).unwrap();
+        if is_version_2 {
+            assert_eq!(found, in_v2);
+        } else {
+            assert!(in_v1 < 0 || found == in_v1.to_string(), "{found}");
+        }
+        stop("box", runtime);
+    }
 }

@@ -7,8 +7,10 @@ mod files;
 mod isolation;
 mod life;
 mod limits;
+mod names;
 mod network;
 mod networks;
+mod pid1;
 mod security;
 mod shared;
 mod terminal;
@@ -18,6 +20,8 @@ mod words;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use workshop::monitors::{kill_monitor, kill_process, monitor};
 use workshop::suite::{Outcome, Test, command, eventually, probe_volume, run, suite};
 use workshop::test;
@@ -29,8 +33,10 @@ use files::*;
 use isolation::*;
 use life::*;
 use limits::*;
+use names::*;
 use network::*;
 use networks::*;
+use pid1::*;
 use security::*;
 use shared::*;
 use terminal::*;
@@ -90,6 +96,7 @@ static TESTS: &[Test] = &[
     test!(too_much_memory_is_killed_and_reported, [Root, Plain], Limits),
     test!(processor_time_is_limited, [Root, Plain], Limits),
     test!(processes_are_limited, [Root, Plain], Limits),
+    test!(the_kernel_has_dockers_other_limits, [Root, Plain], Limits),
     test!(an_undelegated_limit_is_an_error, [LabRoot, Plain], NoLimits),
     test!(the_container_sees_its_own_cgroup_only, [Root, Plain], Version2),
     test!(a_cgroup_of_its_own_is_for_it_to_divide, [Root, Plain], Version2),
@@ -106,6 +113,13 @@ static TESTS: &[Test] = &[
     test!(host_and_none_are_what_they_say, [Root, LabRoot, Plain]),
     test!(eight_at_once_share_a_bridge, [Root, LabRoot]),
     test!(a_plain_user_has_no_bridge, [Plain]),
+    // names.rs
+    test!(containers_find_each_other_by_name, [Root, LabRoot]),
+    test!(other_questions_go_to_whom_the_host_asks, [Root, LabRoot]),
+    test!(a_name_server_lives_as_long_as_its_network_is_used, [Root, LabRoot]),
+    test!(a_name_server_is_small_and_idle, [Root, LabRoot]),
+    test!(a_network_can_be_another_containers, [Root, LabRoot]),
+    test!(a_plain_user_shares_another_containers_network, [Plain]),
     // networks.rs
     test!(a_network_is_made_listed_shown_and_removed, [Root, LabRoot]),
     test!(each_network_has_a_subnet_of_its_own, [Root, LabRoot]),
@@ -115,6 +129,13 @@ static TESTS: &[Test] = &[
     // terminal.rs
     test!(a_shell_has_a_terminal_with_job_control, [Root, LabRoot, Plain]),
     test!(exec_has_a_terminal_too, [Root, Plain]),
+    // pid1.rs
+    test!(an_init_is_in_front_of_the_program, [Root, LabRoot, Plain]),
+    test!(an_init_passes_on_signals, [Root, LabRoot, Plain]),
+    test!(an_init_waits_for_orphans, [Root, Plain]),
+    test!(an_init_leaves_the_terminal_to_the_program, [Root, LabRoot, Plain]),
+    test!(an_init_knows_nothing_of_the_caller, [Root, LabRoot, Plain]),
+    test!(an_init_dies_with_the_monitor, [Root, Plain]),
     // security.rs
     test!(capabilities_are_added_and_dropped, [Root, LabRoot, Plain]),
     test!(exec_has_what_the_container_has, [Root, LabRoot, Plain]),
@@ -167,6 +188,27 @@ fn start(name: &str, options: &[&str], words: &[&str]) -> Child {
     // It is up when a process can join it.
     eventually(&format!("{name} runs"), || final_(&["exec", name, "true"]).status == Some(0));
     child
+}
+
+/// Kills `final run`, and the monitor that it has started, if it has.
+fn kill_with_monitor(runtime: &mut Child) {
+    let pid = Pid::from_raw(runtime.id().cast_signed());
+    kill(pid, Signal::SIGSTOP).unwrap(); // so it cannot start one meanwhile
+    children(pid).into_iter().for_each(kill_process);
+    runtime.kill().unwrap();
+    runtime.wait().unwrap();
+}
+
+/// The child processes: those that name it as their parent (proc_pid_stat(5)).
+fn children(parent: Pid) -> Vec<Pid> {
+    let all = std::fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        rest.split(' ').nth(1) == Some(&parent.to_string())
+    };
+    pids.filter(is_child).map(Pid::from_raw).collect()
 }
 
 /// Kills the container, and waits for its runtime.

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::thread::scope;
+use std::thread::{scope, sleep};
+use std::time::Instant;
 
 use serde_json::Value;
 use workshop::internet::{SECOND_HOST, SERVER, UPLINK};
 use workshop::lab::Who;
 use workshop::snapshot::Snapshot;
-use workshop::suite::{eventually, get, probe_volume, this_program};
+use workshop::suite::{command, eventually, get, probe_volume, this_program};
 
-use crate::{final_, script, start, stop};
+use crate::{BINARY, final_, script, start, stop};
 
 /// `final network` with these words; it has to work.
 pub fn network(words: &[&str]) -> String {
@@ -242,6 +243,20 @@ pub fn a_network_survives_who_is_killed(_: Who) {
         runtime.wait().unwrap();
         network(&["ls"]);
         made.ensure_restored(&[]).unwrap();
+    }
+    // At any time, from the first call to the last. Also the name server may have to go.
+    let words = ["run", "--rm", "--net", "blue", "-p", "8080:80", "host", "true"];
+    let start = Instant::now();
+    assert_eq!(final_(&words).status, Some(0));
+    let whole = start.elapsed();
+    for part in 0..30 {
+        let mut runtime = command(BINARY, &words);
+        let mut runtime = runtime.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        sleep(whole * part / 30);
+        crate::kill_with_monitor(&mut runtime);
+        let cleaned = final_(&["network", "ls"]);
+        assert_eq!((cleaned.status, &*cleaned.stderr), (Some(0), ""), "{part}");
+        made.ensure_restored(&[]).unwrap_or_else(|error| panic!("{part}: {error:#}"));
     }
     // Half a file of one who was killed while he made a network.
     let base = std::env::var("XDG_RUNTIME_DIR").unwrap();

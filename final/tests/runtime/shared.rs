@@ -42,6 +42,12 @@ pub fn the_hosts_namespaces_are_shared_if_asked_for(who: Who) {
             assert_ne!(shared[index], own(other), "--{kind} host shares {other}");
         }
     }
+    let users = script(&["--userns", "host"], "readlink /proc/self/ns/user");
+    if who == Who::Plain {
+        assert!(users.stderr.contains("--userns"), "{users:?}");
+    } else {
+        assert_eq!(users.stdout.trim(), own("user"), "{users:?}");
+    }
     let named = script(&["--uts", "host"], "hostname; cat /etc/hostname; echo $HOSTNAME").stdout;
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(named, host.repeat(3));

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use anyhow::{Error, Result, bail};
 use clap::Args;
+use nix::unistd::geteuid;
 use step01_namespaces::Namespace;
 
 /// Which namespaces are shared.
@@ -22,9 +23,27 @@ pub struct NamespaceArgs {
     #[arg(long, value_name = "host|container:NAME")]
     pub uts: Option<Share>,
 
+    /// The users: as root the host's, which is the default; a plain user's container has its own
+    #[arg(long, value_name = "host", value_parser = parse_userns)]
+    pub userns: Option<String>,
+
     /// Set a setting of its network or IPC namespace (may be repeated)
     #[arg(long, value_name = "NAME=VALUE", value_parser = crate::sysctl::parse)]
     pub sysctl: Vec<(String, String)>,
+}
+
+fn parse_userns(text: &str) -> Result<String> {
+    match text {
+        "host" if geteuid().is_root() => Ok(text.to_owned()),
+        "host" => bail!(
+            "a plain user has power over other namespaces only in a user namespace of its own"
+        ),
+        "remap" => bail!(
+            "the files of an image belong to the host's ids, and to give them others takes an idmapped \
+             mount of each layer, which is not there yet; run as a plain user, and root inside is not root"
+        ),
+        _ => bail!("it is host"),
+    }
 }
 
 /// Whose a namespace is.

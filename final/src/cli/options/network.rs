@@ -13,8 +13,8 @@ use crate::network::{Exposed, Wanted};
 #[derive(Args, Debug, Clone)]
 #[group(skip)]
 pub struct NetworkArgs {
-    /// The network: bridge (it needs root, and is root's default), none, host, or one made by `final
-    /// network create`
+    /// The network: bridge (it needs root, and is root's default), none, host, container:NAME for that
+    /// of another container, or one made by `final network create`
     #[arg(long, alias = "network", value_name = "NETWORK", value_parser = Net::parse)]
     pub net: Option<Net>,
 
@@ -59,6 +59,8 @@ pub enum Net {
     Host,
     /// Its own, with an eth0 on the bridge of this network
     Named(String),
+    /// That of the container with this name or id
+    Container(String),
 }
 
 impl Net {
@@ -68,19 +70,23 @@ impl Net {
             "bridge" | "default" => Self::Bridge,
             "none" => Self::None,
             "host" => Self::Host,
+            text if text.starts_with("container:") => Self::Container(text[10..].to_owned()),
             name if parse_name(name).is_ok() => Self::Named(name.to_owned()),
-            _ => bail!("a network is bridge, none, host, or a name: letters, digits, _ . and -"),
+            _ => bail!(
+                "a network is bridge, none, host, container:NAME, or a name: letters, digits, _ . and -"
+            ),
         })
     }
 
     /// The same, as text.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> String {
         match self {
-            Self::Bridge => "bridge",
-            Self::None => "none",
-            Self::Host => "host",
-            Self::Named(name) => name,
+            Self::Bridge => "bridge".into(),
+            Self::None => "none".into(),
+            Self::Host => "host".into(),
+            Self::Named(name) => name.clone(),
+            Self::Container(name) => format!("container:{name}"),
         }
     }
 

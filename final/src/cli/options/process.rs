@@ -24,6 +24,10 @@ pub struct ProcessArgs {
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
 
+    /// Run an init in front of the program, which passes on signals and waits for orphans
+    #[arg(long)]
+    pub init: bool,
+
     /// The working directory in the container; without it, the image's
     #[arg(long, short, value_name = "DIR", value_parser = parse_inside)]
     pub workdir: Option<PathBuf>,
