@@ -5,8 +5,12 @@ mod options;
 use clap::{Args, Parser, Subcommand};
 
 pub use options::{
+<<<<<<< HEAD
     EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, RunArgs, Seccomp, Share, grace, parse_env,
     read_env,
+=======
+    HostDevice, LimitArgs, Net, NetworkArgs, RunArgs, Seccomp, Share, grace, parse_env,
+>>>>>>> engine-now
 };
 
 use crate::verbs::attach::AttachArgs;

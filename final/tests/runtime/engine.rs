@@ -11,7 +11,7 @@ use workshop::lab::Who;
 use workshop::suite::{command, eventually, finish};
 use workshop::wire::Wire;
 
-use crate::{BINARY, final_, kill_monitor, probe_volume, script, start, stop};
+use crate::{BINARY, final_, kill_monitor, kill_with_monitor, probe_volume, script, start, stop};
 
 pub fn the_programs_exit_status_is_passed_on(_: Who) {
     for (text, status) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255)] {
@@ -228,32 +228,13 @@ pub fn a_monitor_killed_at_any_time_leaves_nothing(who: Who) {
         let mut runtime = command(BINARY, &words);
         let mut runtime = runtime.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         sleep(whole * part / parts);
-        // Together with who has started it; stopped, that one cannot start it meanwhile.
-        let pid = Pid::from_raw(runtime.id().cast_signed());
-        kill(pid, Signal::SIGSTOP).unwrap();
-        for monitor in children(pid) {
-            crate::kill_process(monitor);
-        }
-        runtime.kill().unwrap();
-        runtime.wait().unwrap();
+        kill_with_monitor(&mut runtime);
         let cleaned = final_(&["gc"]);
         assert_eq!((cleaned.status, cleaned.stderr.as_str()), (Some(0), ""), "{part}/{parts}");
         let links = Wire::open().and_then(|wire| wire.links()).unwrap();
         assert!(!links.contains(&"workshop0".to_owned()), "{part}/{parts}: {links:?}");
         assert_eq!(final_(&["ps", "--all", "--quiet"]).stdout, "", "{part}/{parts}");
     }
-}
-
-/// The child processes: those that name it as their parent (proc_pid_stat(5)).
-fn children(parent: Pid) -> Vec<Pid> {
-    let all = std::fs::read_dir("/proc").unwrap();
-    let pids = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-    let is_child = |pid: &i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        rest.split(' ').nth(1) == Some(&parent.to_string())
-    };
-    pids.filter(is_child).map(Pid::from_raw).collect()
 }
 
 pub fn a_living_container_survives_the_clean_up(_: Who) {

@@ -20,6 +20,8 @@ mod words;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use workshop::monitors::{kill_monitor, kill_process, monitor};
 use workshop::suite::{Outcome, Test, command, eventually, probe_volume, run, suite};
 use workshop::test;
@@ -133,7 +135,7 @@ static TESTS: &[Test] = &[
     test!(an_init_waits_for_orphans, [Root, Plain]),
     test!(an_init_leaves_the_terminal_to_the_program, [Root, LabRoot, Plain]),
     test!(an_init_knows_nothing_of_the_caller, [Root, LabRoot, Plain]),
-    test!(an_init_dies_with_the_runtime, [Root, Plain]),
+    test!(an_init_dies_with_the_monitor, [Root, Plain]),
     // security.rs
     test!(capabilities_are_added_and_dropped, [Root, LabRoot, Plain]),
     test!(exec_has_what_the_container_has, [Root, LabRoot, Plain]),
@@ -186,6 +188,27 @@ fn start(name: &str, options: &[&str], words: &[&str]) -> Child {
     // It is up when a process can join it.
     eventually(&format!("{name} runs"), || final_(&["exec", name, "true"]).status == Some(0));
     child
+}
+
+/// Kills `final run`, and the monitor that it has started, if it has.
+fn kill_with_monitor(runtime: &mut Child) {
+    let pid = Pid::from_raw(runtime.id().cast_signed());
+    kill(pid, Signal::SIGSTOP).unwrap(); // so it cannot start one meanwhile
+    children(pid).into_iter().for_each(kill_process);
+    runtime.kill().unwrap();
+    runtime.wait().unwrap();
+}
+
+/// The child processes: those that name it as their parent (proc_pid_stat(5)).
+fn children(parent: Pid) -> Vec<Pid> {
+    let all = std::fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        rest.split(' ').nth(1) == Some(&parent.to_string())
+    };
+    pids.filter(is_child).map(Pid::from_raw).collect()
 }
 
 /// Kills the container, and waits for its runtime.

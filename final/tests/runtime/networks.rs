@@ -253,8 +253,7 @@ pub fn a_network_survives_who_is_killed(_: Who) {
         let mut runtime = command(BINARY, &words);
         let mut runtime = runtime.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         sleep(whole * part / 30);
-        runtime.kill().unwrap();
-        runtime.wait().unwrap();
+        crate::kill_with_monitor(&mut runtime);
         let cleaned = final_(&["network", "ls"]);
         assert_eq!((cleaned.status, &*cleaned.stderr), (Some(0), ""), "{part}");
         made.ensure_restored(&[]).unwrap_or_else(|error| panic!("{part}: {error:#}"));
