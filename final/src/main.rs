@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use runtime::cli::{Cli, Verb};
-use runtime::verbs::{exec, gc, images, import, kill, load, network, ps, rm, rmi, run, save, tag};
+use runtime::verbs::{
+    exec, gc, images, import, kill, load, network, ps, pull, rm, rmi, run, save, tag,
+};
 
 fn main() -> ExitCode {
     let cli: Cli = step01_namespaces::parse();
@@ -14,6 +16,7 @@ fn main() -> ExitCode {
         Verb::Kill(args) => kill::run(&args),
         Verb::Rm(args) => rm::run(&args),
         Verb::Images(args) => images::run(&args),
+        Verb::Pull(args) => pull::run(&args),
         Verb::Import(args) => import::run(&args),
         Verb::Load(args) => load::run(&args),
         Verb::Save(args) => save::run(&args),

@@ -5,7 +5,8 @@ mod options;
 use clap::{Args, Parser, Subcommand};
 
 pub use options::{
-    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, RunArgs, Seccomp, Share, parse_env, read_env,
+    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, Pull, RunArgs, Seccomp, Share, parse_env,
+    read_env,
 };
 
 use crate::verbs::exec::ExecArgs;
@@ -15,6 +16,7 @@ use crate::verbs::kill::KillArgs;
 use crate::verbs::load::LoadArgs;
 use crate::verbs::network::NetworkVerb;
 use crate::verbs::ps::PsArgs;
+use crate::verbs::pull::PullArgs;
 use crate::verbs::rm::RmArgs;
 use crate::verbs::rmi::RmiArgs;
 use crate::verbs::save::SaveArgs;
@@ -44,6 +46,8 @@ pub enum Verb {
     Rm(RmArgs),
     /// List images
     Images(ImagesArgs),
+    /// Get an image from a registry
+    Pull(PullArgs),
     /// Make an image of the archive of a root file system
     Import(ImportArgs),
     /// Take images from an archive

@@ -8,6 +8,7 @@ pub mod kill;
 pub mod load;
 pub mod network;
 pub mod ps;
+pub mod pull;
 pub mod rm;
 pub mod rmi;
 pub mod run;

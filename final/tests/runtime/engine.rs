@@ -53,7 +53,7 @@ pub fn bad_input_is_named_and_ends_in_125(_: Who) {
         (&["--workdir", "x"], "x"),
         (&["--env", "=x"], "NAME"),
         (&["-d", "host"], "-d"),
-        (&["no-such-image"], "no-such-image"),
+        (&["--pull", "never", "no-such-image"], "no-such-image"),
         (&["/etc/passwd"], "/etc/passwd"),
     ] {
         let refused = final_(&[&["run", "--rm"], words].concat());
