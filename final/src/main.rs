@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use runtime::cli::{Cli, Verb};
 use runtime::verbs::{
-    attach, create, exec, gc, images, import, kill, load, logs, network, pause, ps, restart, rm,
-    rmi, run, save, start, stop, tag, wait,
+    attach, create, exec, gc, images, import, kill, load, logs, network, pause, ps, pull, restart,
+    rm, rmi, run, save, start, stop, tag, wait,
 };
 
 fn main() -> ExitCode {
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Verb::Kill(args) => kill::run(&args),
         Verb::Rm(args) => rm::run(&args),
         Verb::Images(args) => images::run(&args),
+        Verb::Pull(args) => pull::run(&args),
         Verb::Import(args) => import::run(&args),
         Verb::Load(args) => load::run(&args),
         Verb::Save(args) => save::run(&args),

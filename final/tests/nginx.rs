@@ -29,10 +29,8 @@ fn final_(words: &[&str]) -> String {
     outcome.stdout
 }
 
-fn import() {
-    let cmd = r#"CMD ["nginx", "-g", "daemon off;"]"#;
-    let changes = ["-c", cmd, "-c", "EXPOSE 80/tcp", "-c", "STOPSIGNAL SIGQUIT"];
-    final_(&[&["import"], &changes[..], &[ARCHIVE, "nginx"]].concat());
+fn load() {
+    assert_eq!(final_(&["load", "-i", ARCHIVE]), "Loaded image: nginx:latest\n");
 }
 
 /// Stops it, which takes nginx no signal that it does not know, and removes all.
@@ -45,7 +43,7 @@ fn end(name: &str) {
 }
 
 fn nginx_on_the_hosts_network(_: Who) {
-    import();
+    load();
     let id = final_(&["run", "-d", "--net=host", "--name", "nginx-host", "nginx"]);
     assert_eq!(id.trim().len(), 64, "{id:?} is an id");
     eventually("nginx answers at the host's own port 80", || {
@@ -56,7 +54,7 @@ fn nginx_on_the_hosts_network(_: Who) {
 }
 
 fn nginx_on_a_bridge(_: Who) {
-    import();
+    load();
     final_(&["run", "-d", "-p", "8080:80", "--name", "nginx-bridge", "nginx"]);
     eventually("nginx answers the internet at port 8080", || {
         get(&format!("{SERVER}:80"), &format!("/tcp/{UPLINK}/8080")).contains("Welcome to nginx!")

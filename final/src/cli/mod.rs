@@ -5,12 +5,8 @@ mod options;
 use clap::{Args, Parser, Subcommand};
 
 pub use options::{
-<<<<<<< HEAD
-    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, RunArgs, Seccomp, Share, grace, parse_env,
-    read_env,
-=======
-    HostDevice, LimitArgs, Net, NetworkArgs, RunArgs, Seccomp, Share, grace, parse_env,
->>>>>>> engine-now
+    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, Pull, RunArgs, Seccomp, Share, grace,
+    parse_env, read_env,
 };
 
 use crate::verbs::attach::AttachArgs;
@@ -23,6 +19,7 @@ use crate::verbs::logs::LogsArgs;
 use crate::verbs::network::NetworkVerb;
 use crate::verbs::pause::PauseArgs;
 use crate::verbs::ps::PsArgs;
+use crate::verbs::pull::PullArgs;
 use crate::verbs::restart::RestartArgs;
 use crate::verbs::rm::RmArgs;
 use crate::verbs::rmi::RmiArgs;
@@ -76,6 +73,8 @@ pub enum Verb {
     Rm(RmArgs),
     /// List images
     Images(ImagesArgs),
+    /// Get an image from a registry
+    Pull(PullArgs),
     /// Make an image of the archive of a root file system
     Import(ImportArgs),
     /// Take images from an archive

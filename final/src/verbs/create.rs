@@ -11,6 +11,7 @@ use oci_spec::runtime::Spec;
 use step01_namespaces::say;
 
 use super::kill::parse_signal;
+use super::pull;
 use crate::bundle::Bundle;
 use crate::cli::{RunArgs, StdioArgs, grace};
 use crate::image::Base;
@@ -22,6 +23,7 @@ use crate::store::{Container, State, Store, new_id};
 
 /// Makes a container that is not started yet, and prints its id.
 pub fn run(args: &RunArgs) -> Result<u8> {
+    pull::if_needed(args)?;
     let plan = Plan::new(args, false)?;
     let cidfile = plan.note_id(args.life.cidfile.as_deref())?;
     let id = plan.state.id.clone();

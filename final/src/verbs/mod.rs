@@ -12,6 +12,7 @@ pub mod logs;
 pub mod network;
 pub mod pause;
 pub mod ps;
+pub mod pull;
 pub mod restart;
 pub mod rm;
 pub mod rmi;

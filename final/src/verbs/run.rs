@@ -5,6 +5,7 @@ use clap::Args;
 use step01_namespaces::Signals;
 
 use super::create::Plan;
+use super::pull;
 use crate::cli::RunArgs;
 use crate::client::{self, Wanted};
 use crate::monitor;
@@ -26,6 +27,7 @@ pub struct RunVerb {
 // ANCHOR: run
 pub fn run(args: &RunVerb) -> Result<u8> {
     super::begin_start()?;
+    pull::if_needed(&args.container)?; // a Ctrl-C may still end us
     let signals = Signals::block()?;
     // All of it is checked before anything is made.
     let mut plan = Plan::new(&args.container, !args.detach)?;

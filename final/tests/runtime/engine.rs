@@ -58,7 +58,7 @@ pub fn bad_input_is_named_and_ends_in_125(_: Who) {
         (&["--stop-timeout", "-2", "host"], "-2"),
         (&["--label", "=x", "host"], "label"),
         (&["--cidfile", "/etc/passwd", "host"], "/etc/passwd"),
-        (&["no-such-image"], "no-such-image"),
+        (&["--pull", "never", "no-such-image"], "no-such-image"),
         (&["/etc/passwd"], "/etc/passwd"),
     ] {
         let refused = final_(&[&["run", "--rm"], words].concat());

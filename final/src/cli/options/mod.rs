@@ -11,7 +11,7 @@ mod security;
 
 use std::ffi::OsString;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 pub use life::{LifeArgs, grace};
 pub use limits::LimitArgs;
@@ -23,6 +23,17 @@ pub use process::{EnvFile, ProcessArgs, parse_env, read_env};
 pub use security::{Seccomp, SecurityArgs};
 
 use super::StdioArgs;
+
+/// When to get the image from a registry.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pull {
+    /// If it is not there
+    Missing,
+    /// It has to be there
+    Never,
+    /// Each time, as its name may stand for another by now
+    Always,
+}
 
 /// `[OPTIONS] [IMAGE [COMMAND...]]`
 #[derive(Args, Debug, Clone)]
@@ -63,6 +74,10 @@ pub struct RunArgs {
     /// What it may do.
     #[command(flatten)]
     pub security: SecurityArgs,
+
+    /// When to get the image from a registry
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pub pull: Pull,
 
     /// When it ends, and what becomes of it then.
     #[command(flatten)]
