@@ -5,7 +5,8 @@ mod options;
 use clap::{Args, Parser, Subcommand};
 
 pub use options::{
-    HostDevice, LimitArgs, Net, NetworkArgs, RunArgs, Seccomp, Share, grace, parse_env,
+    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, RunArgs, Seccomp, Share, grace, parse_env,
+    read_env,
 };
 
 use crate::verbs::attach::AttachArgs;

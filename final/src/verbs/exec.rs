@@ -12,7 +12,7 @@ use step02_cgroups::Cgroup;
 use step03_rootfs::{Root, parse_inside};
 
 use crate::bundle::Bundle;
-use crate::cli::{StdioArgs, parse_env};
+use crate::cli::{EnvFile, StdioArgs, parse_env, read_env};
 use crate::join::Join;
 use crate::process::close_to_others;
 use crate::security::protect_own_program;
@@ -30,6 +30,10 @@ pub struct ExecArgs {
     /// Set an environment variable, or pass on the caller's (may be repeated)
     #[arg(long, short, value_name = "NAME[=VALUE]", value_parser = parse_env)]
     pub env: Vec<String>,
+
+    /// Read environment variables from a file, one in each line (may be repeated)
+    #[arg(long, value_name = "FILE", value_parser = read_env)]
+    pub env_file: Vec<EnvFile>,
 
     /// The working directory in the container; without it, the container's
     #[arg(long, short, value_name = "DIR", value_parser = parse_inside)]
@@ -74,7 +78,8 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
         .map_err(|word| anyhow::anyhow!("{} is not UTF-8", word.display()))?;
     process.terminal = args.stdio.tty;
     process.interactive = args.stdio.interactive;
-    process.env.extend(args.env.iter().filter(|variable| !variable.is_empty()).cloned());
+    let files = args.env_file.iter().flat_map(|file| &file.0);
+    process.env.extend(files.chain(&args.env).filter(|variable| !variable.is_empty()).cloned());
     if let Some(user) = &args.user {
         process.user.user.clone_from(user);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use workshop::lab::Who;
 use workshop::suite::{command, read, run};
 
-use crate::{BINARY, final_, scratch, script};
+use crate::{BINARY, final_, scratch, script, start, stop};
 
 pub fn variables_come_from_files(_: Who) {
     let file = format!("{}/env", scratch());
@@ -20,6 +20,12 @@ pub fn variables_come_from_files(_: Who) {
         assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
     }
     assert!(!shown.contains("A=1") && !shown.contains("UNSET"), "{shown}");
+    let runtime = start("box", &[], &["sleep", "1000"]);
+    let joined = final_(&["exec", "--env-file", &file, "-e", "A=3", "box", "env"]).stdout;
+    stop("box", runtime);
+    for line in ["A=3", "C="] {
+        assert!(joined.lines().any(|shown| shown == line), "{line}: {joined}");
+    }
     for (lines, named) in [("A B=1\n", "\"A B\""), ("=1\n", "needs a name")] {
         fs::write(&file, lines).unwrap();
         let refused = script(&["--env-file", &file], "true");

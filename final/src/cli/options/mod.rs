@@ -19,7 +19,7 @@ pub use mounts::{HostDevice, MountArgs};
 pub use names::NameArgs;
 pub use namespaces::{NamespaceArgs, Share};
 pub use network::{Net, NetworkArgs};
-pub use process::{ProcessArgs, parse_env};
+pub use process::{EnvFile, ProcessArgs, parse_env, read_env};
 pub use security::{Seccomp, SecurityArgs};
 
 use super::StdioArgs;

@@ -48,7 +48,7 @@ pub struct EnvFile(pub Vec<String>);
 
 /// Reads lines as [`parse_env`] does; empty ones and those that begin with `#` are left out, and quotes
 /// are part of the value, as with docker.
-fn read_env(path: &str) -> Result<EnvFile, String> {
+pub fn read_env(path: &str) -> Result<EnvFile, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
     let lines = text.lines().map(str::trim_start);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
