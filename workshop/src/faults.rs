@@ -29,6 +29,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, gettid};
 use syscalls::Sysno;
 
+use crate::monitors::wait_for_end;
 use crate::suite::{Outcome, finish};
 
 /// The calls of interest: all that change something, and all whose failure a program has to notice.
@@ -215,6 +216,8 @@ impl Watcher {
                     waiting();
                 }
             } else if events.contains(PollFlags::POLLHUP) {
+                // The filter goes before its files and locks do.
+                self.monitor.into_iter().for_each(wait_for_end);
                 return (self.hit, outlived);
             }
             // The runtime has ended when its outputs are read, or they are still held by its child.

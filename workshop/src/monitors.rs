@@ -35,7 +35,11 @@ pub fn kill_monitor(name: &str) {
 /// SIGKILL for a process, which may have ended by itself; returns when it has had its effect.
 pub fn kill_process(pid: Pid) {
     let _ = kill(pid, Signal::SIGKILL);
+    wait_for_end(pid);
+}
+
+/// Waits until a process has given up all that it had, also if it is not our child.
+pub fn wait_for_end(pid: Pid) {
     let stat = format!("/proc/{pid}/stat");
-    // A zombie has given up all that it had.
     eventually("it has ended", || fs::read_to_string(&stat).map_or(true, |s| s.contains(") Z ")));
 }
