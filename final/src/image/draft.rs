@@ -73,7 +73,7 @@ impl<'i> Draft<'i> {
     }
 
     /// Writes a blob; returns its digest and its size.
-    pub fn write(&self, from: &mut impl Read) -> Result<(String, u64)> {
+    pub fn write(&self, from: &mut (impl Read + ?Sized)) -> Result<(String, u64)> {
         let path = self.new_blob("unnamed");
         let mut write = || -> Result<_> {
             let mut to = Hashing::new(File::create(&path)?);

@@ -10,11 +10,13 @@
 //! | `stream` | bytes that are compressed, hashed, limited |
 //! | `archive` | images in one file: `load` and `save` |
 //! | `import` | an image of a root file system's archive |
+//! | `pull`, `registry`, `auth` | images from a registry |
 //! | `config` | how an image wants to be run |
 //! | `name` | names, with docker's rules |
 //! | `date` | RFC 3339, in which images are dated |
 
 pub mod archive;
+mod auth;
 pub mod config;
 pub mod date;
 mod draft;
@@ -23,6 +25,8 @@ mod images;
 pub mod import;
 mod metadata;
 mod name;
+pub mod pull;
+mod registry;
 mod stream;
 mod unpack;
 
@@ -56,7 +60,7 @@ pub struct Base {
 impl Base {
     /// `host`, a directory, or an image that is there.
     pub fn find(store: &Store, text: &str) -> Result<Self> {
-        if text == "host" || is_path(text) {
+        if !Self::is_name(text) {
             return Self::plain(text, text);
         }
         let images = Images::open(store)?;
@@ -72,6 +76,12 @@ impl Base {
             id: Some(found.id),
             config: found.config.config().clone().unwrap_or_default(),
         })
+    }
+
+    /// Whether this is the name or the id of an image, and not `host` or a directory.
+    #[must_use]
+    pub fn is_name(text: &str) -> bool {
+        text != "host" && !is_path(text)
     }
 
     /// A directory, whatever its name is like.

@@ -1,51 +1,48 @@
 //! `final run`
 
 use anyhow::Result;
-use colored::Colorize as _;
-use nix::unistd::geteuid;
-use step01_namespaces::{Signals, say, warn};
+use clap::Args;
+use step01_namespaces::Signals;
 
-use crate::bundle::Bundle;
+use super::create::Plan;
+use super::pull;
 use crate::cli::RunArgs;
-use crate::network::Claim;
-use crate::security::protect_own_program;
-use crate::spec::Request;
-use crate::store::{State, Store, new_id};
-use crate::{create, spec};
+use crate::client::{self, Wanted};
+use crate::monitor;
 
-/// Flags + image -> bundle -> a container's whole life; returns its exit status.
-pub fn run(args: &RunArgs) -> Result<u8> {
-    protect_own_program()?;
-    let signals = Signals::block()?;
+/// `run [OPTIONS] [IMAGE [COMMAND...]]`
+#[derive(Args, Debug, Clone)]
+#[command(override_usage = "final run [OPTIONS] [IMAGE [COMMAND...]]")]
+pub struct RunVerb {
+    /// Leave it running, and print its id
+    #[arg(long, short)]
+    pub detach: bool,
 
-    // All of it is checked before anything is made.
-    let store = Store::open()?;
-    let request = Request::new(args, &store)?;
-    let id = new_id()?;
-    let directory = store.bundle_of(&id);
-    let rootfs = request.base.root(&store)?;
-    let spec = spec::build(args, &request, &id, &rootfs)?;
-    let bundle = Bundle::new(&spec)?;
-
-    super::gc::sweep_if_needed(&store)?;
-    let claim = Claim::take(bundle.network.as_ref(), &store)?;
-    let base = request.base;
-    let mut state = State::new(id, args.name.clone(), base.name.clone(), request.command)?;
-    state.image_id.clone_from(&base.id);
-    state.rm = args.rm;
-    state.ports = claim.shown(&bundle.exposed);
-    let mut container = store.create(state)?;
-    base.provide(&store)?;
-    Bundle::save(&directory, &spec)?;
-    if !geteuid().is_root() && args.network.net.is_none() {
-        say(
-            "rootless:".yellow(),
-            "you are not root, so this container has a user namespace, and of networks only its \
-             own loopback (--net host shares yours)",
-        );
-    }
-    let status = create::run(&mut container, &bundle, claim, &signals)?;
-    // The program has run, and its status is what our caller waits for.
-    container.finish(status).unwrap_or_else(|error| warn(&format!("{error:#}")));
-    Ok(status)
+    /// The container.
+    #[command(flatten)]
+    pub container: RunArgs,
 }
+
+/// Makes a container, starts it, and stays with it to its end; returns its exit status.
+// ANCHOR: run
+pub fn run(args: &RunVerb) -> Result<u8> {
+    super::begin_start()?;
+    pull::if_needed(&args.container)?; // a Ctrl-C may still end us
+    let signals = Signals::block()?;
+    // All of it is checked before anything is made.
+    let mut plan = Plan::new(&args.container, !args.detach)?;
+    plan.state.input_ends = !args.detach;
+    let cidfile = plan.note_id(args.container.life.cidfile.as_deref())?;
+    let (id, stdio) = (plan.state.id.clone(), plan.stdio);
+
+    let wanted = Wanted { input: stdio.interactive, terminal: stdio.tty, signals: true };
+    let attach = (!args.detach).then_some(wanted);
+    let connection = monitor::start(attach, || plan.make_ready())?;
+    monitor::wait_until_started(&connection)?;
+    cidfile.keep();
+    match attach {
+        Some(wanted) => client::attach(&connection, wanted, &signals),
+        None => super::print(&format!("{id}\n")).map(|()| 0),
+    }
+}
+// ANCHOR_END: run

@@ -8,6 +8,7 @@ mod hostile;
 mod layers;
 mod made;
 mod others;
+mod registry;
 mod verbs;
 
 use std::fs;
@@ -26,6 +27,7 @@ use config::*;
 use hostile::*;
 use layers::*;
 use others::*;
+use registry::*;
 use verbs::*;
 
 static TESTS: &[Test] = &[
@@ -55,7 +57,13 @@ static TESTS: &[Test] = &[
     // others.rs
     test!(skopeo_reads_what_we_write, [Root, Plain], tools["skopeo"]),
     test!(we_read_what_skopeo_writes, [Root, Plain], tools["skopeo"]),
-    test!(umoci_unpacks_the_same_files, [Root], tools ["skopeo", "umoci", "tar"]),
+    test!(umoci_unpacks_the_same_files, [Root], tools ["skopeo", "umoci"]),
+    // registry.rs
+    test!(debians_registry_serves_us, [Root, Plain], tools ["skopeo", "docker-registry"]),
+    test!(what_breaks_off_goes_on, [Root, Plain]),
+    test!(what_a_registry_says_is_verified, [Root, Plain]),
+    test!(an_index_and_a_redirection_are_followed, [Root, Plain]),
+    test!(a_registry_may_ask_who_we_are, [Root, Plain]),
 ];
 
 fn main() -> ExitCode {

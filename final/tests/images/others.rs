@@ -26,7 +26,7 @@ fn tool(scratch: &Scratch, words: &[&str]) -> String {
     outcome.stdout
 }
 
-fn skopeo(scratch: &Scratch, words: &[&str]) -> String {
+pub fn skopeo(scratch: &Scratch, words: &[&str]) -> String {
     let place = scratch.path("");
     tool(scratch, &[&["skopeo", "--insecure-policy", "--tmpdir", &place], words].concat())
 }

@@ -211,8 +211,11 @@ pub fn nonsense_is_named(_: Who) {
         (&["rmi", ""], 1, "no such image"),
         (&["tag", "no-such", "a"], 1, "no such image: no-such"),
         (&["tag", "a", "../b"], 125, "no name of an image"),
+        (&["pull"], 125, "NAME"),
+        (&["pull", "UPPER"], 125, "lower case"),
+        (&["run", "--pull", "often", "a"], 125, "missing, never, always"),
         (&["images", "--format", "yaml"], 125, "table, json"),
-        (&["run", "no-such"], 125, "no such image: no-such"),
+        (&["run", "--pull", "never", "no-such"], 125, "no such image: no-such"),
         (&["run", "a/../b"], 125, "no such image: a/../b"),
     ] {
         let refused = final_(words);

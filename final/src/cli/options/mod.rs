@@ -1,5 +1,6 @@
 //! The options of `run`, by theme.
 
+mod life;
 mod limits;
 mod mounts;
 mod names;
@@ -10,8 +11,9 @@ mod security;
 
 use std::ffi::OsString;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
+pub use life::{LifeArgs, grace};
 pub use limits::LimitArgs;
 pub use mounts::{HostDevice, MountArgs};
 pub use names::NameArgs;
@@ -22,9 +24,20 @@ pub use security::{Seccomp, SecurityArgs};
 
 use super::StdioArgs;
 
-/// `run [OPTIONS] [IMAGE [COMMAND...]]`
+/// When to get the image from a registry.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pull {
+    /// If it is not there
+    Missing,
+    /// It has to be there
+    Never,
+    /// Each time, as its name may stand for another by now
+    Always,
+}
+
+/// `[OPTIONS] [IMAGE [COMMAND...]]`
 #[derive(Args, Debug, Clone)]
-#[command(disable_help_flag = true, override_usage = "final run [OPTIONS] [IMAGE [COMMAND...]]")]
+#[command(disable_help_flag = true)]
 pub struct RunArgs {
     /// A name for the container; without it, its id
     #[arg(long, value_parser = crate::store::parse_name)]
@@ -62,9 +75,13 @@ pub struct RunArgs {
     #[command(flatten)]
     pub security: SecurityArgs,
 
-    /// Remove the container when its program ends
-    #[arg(long)]
-    pub rm: bool,
+    /// When to get the image from a registry
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pub pull: Pull,
+
+    /// When it ends, and what becomes of it then.
+    #[command(flatten)]
+    pub life: LifeArgs,
 
     /// `-i` and `-t`.
     #[command(flatten)]
