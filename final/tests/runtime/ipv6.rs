@@ -131,7 +131,7 @@ pub fn ipv6_is_set_back_to_what_it_was(_: Who) {
     before.ensure_restored(&[]).unwrap();
     // Killed, the next command does it.
     let mut killed = web("web", &["--net", "blue", "-p", "8080:80"]);
-    killed.kill().unwrap();
+    crate::kill_monitor("web");
     killed.wait().unwrap();
     assert_eq!(read(FORWARDING), "1");
     assert_eq!(final_(&["ps"]).status, Some(0));
