@@ -1,28 +1,23 @@
 //! The life cycle, the parent's side: from a bundle to an exit status, in order.
 
 use anyhow::Result;
-use step01_namespaces::{Child, Signals};
+use step01_namespaces::Child;
 use step02_cgroups::Cgroup;
 
 use crate::bundle::Bundle;
 use crate::init::init;
 use crate::join::Join;
+use crate::monitor::{Hub, Streams};
 use crate::network::{Attachment, Claim};
 use crate::process::close_to_others;
 use crate::store::Container;
-use crate::terminal;
 
 /// Runs the container of this bundle to its end, and returns its exit status.
 ///
 /// Everything made on the host is owned by a guard. They are dropped in the reverse order of
 /// their making: child, network, cgroup; so an error at any line undoes the lines before it.
 // ANCHOR: run
-pub fn run(
-    container: &mut Container,
-    bundle: &Bundle,
-    claim: Claim,
-    signals: &Signals,
-) -> Result<u8> {
+pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut Hub) -> Result<u8> {
     let join = Join::of_containers(&bundle.joins)?;
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
     bundle.check_end(&cgroup)?;
@@ -31,13 +26,16 @@ pub fn run(
         None => None,
     };
 
+    let (mut streams, stdio) = Streams::new(&bundle.process, hub.window)?;
+
     if bundle.is_seen_by_others() {
         close_to_others()?; // before the child is there to be seen: it inherits this
     }
     join.before_clone()?;
     let mut child = Child::spawn(bundle.namespaces, cgroup.fd(), || {
-        init(bundle, &cgroup, &join, network.as_ref())
+        init(bundle, &cgroup, &join, network.as_ref(), &stdio)
     })?;
+    drop(stdio); // or we would keep the pipes open ourselves, and never see their end
 
     // While the child waits for Go: what can only be done from outside.
     child.map_ids()?;
@@ -45,13 +43,10 @@ pub fn run(
     if let Some(network) = &network {
         network.plug(child.pid(), &container.state)?;
     }
-    let terminal = child.go()?;
+    streams.take_terminal(child.go()?)?;
     // Only now: nobody may join a container that is half built.
     container.started(child.pid())?;
-    let status = match terminal {
-        Some(master) => terminal::relay(&mut child, master, &bundle.process, signals)?,
-        None => child.wait(signals)?,
-    };
+    let status = hub.serve(&mut child, &cgroup, streams)?;
     cgroup.report();
     Ok(status)
 }

@@ -10,6 +10,7 @@ use step04_bridge_veth::loopback_up;
 
 use crate::bundle::Bundle;
 use crate::join::Join;
+use crate::monitor::Stdio;
 use crate::network::{Attachment, own_address};
 use crate::{etc, pid1, sysctl, terminal};
 
@@ -23,6 +24,7 @@ pub fn init(
     cgroup: &Cgroup,
     join: &Join,
     network: Option<&Attachment>,
+    stdio: &Stdio,
 ) -> Result<Prepared> {
     let process = &bundle.process;
     process.leave_caller()?;
@@ -46,7 +48,8 @@ pub fn init(
     }
     etc::write(&root, &bundle.hostname, (address, network), &bundle.hosts, &bundle.resolv_conf)?;
     let user = process.user.find(&root)?;
-    let terminal = process.open_stdio(&user)?;
+    let terminal = stdio.take()?;
+    user.own_stdio(process.terminal)?;
     if process.terminal {
         terminal::bind_console(&root)?;
     }

@@ -6,10 +6,11 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | [`verbs`] | what each verb does: `run`, `ps`, `exec`, `kill`, `rm`, `gc` |
+//! | [`verbs`] | what each verb does, one file each |
 //! | [`spec`] | flags + image -> config.json |
 //! | [`bundle`] | config.json -> what the steps need to know |
-//! | [`create`] | the life cycle, the parent's side, in order |
+//! | [`monitor`] | the small process that each running container has; [`client`]: who talks to it |
+//! | [`create`] | the life cycle, the monitor's side, in order |
 //! | [`init`] | the life cycle, the child's side, in order |
 //! | [`pid1`] | `--init`: a first process that waits for orphans and passes on signals |
 //! | [`process`] | how a process becomes one of the container's: for `init` and for `exec` |
@@ -25,11 +26,13 @@
 
 pub mod bundle;
 pub mod cli;
+pub mod client;
 pub mod create;
 pub mod etc;
 pub mod image;
 pub mod init;
 pub mod join;
+pub mod monitor;
 pub mod network;
 pub mod pid1;
 pub mod process;

@@ -4,15 +4,25 @@ use std::process::ExitCode;
 
 use runtime::cli::{Cli, Verb};
 use runtime::verbs::{
-    exec, gc, images, import, kill, load, network, ps, pull, rm, rmi, run, save, tag,
+    attach, create, exec, gc, images, import, kill, load, logs, network, pause, ps, pull, restart,
+    rm, rmi, run, save, start, stop, tag, wait,
 };
 
 fn main() -> ExitCode {
     let cli: Cli = step01_namespaces::parse();
     step01_namespaces::exit(match cli.verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Create(args) => create::run(&args),
+        Verb::Start(args) => start::run(&args),
+        Verb::Attach(args) => attach::run(&args),
         Verb::Exec(args) => exec::run(&args),
         Verb::Ps(args) => ps::run(&args),
+        Verb::Logs(args) => logs::run(&args),
+        Verb::Stop(args) => stop::run(&args),
+        Verb::Restart(args) => restart::run(&args),
+        Verb::Pause(args) => pause::pause(&args),
+        Verb::Unpause(args) => pause::unpause(&args),
+        Verb::Wait(args) => wait::run(&args),
         Verb::Kill(args) => kill::run(&args),
         Verb::Rm(args) => rm::run(&args),
         Verb::Images(args) => images::run(&args),

@@ -60,7 +60,7 @@ impl Process {
     /// Gives it its terminal, if it is to have one, or takes the user's away; returns our side.
     pub fn open_stdio(&self, user: &User) -> Result<Option<OwnedFd>> {
         let ours = if self.terminal {
-            Some(terminal::open_in_container()?)
+            Some(terminal::open_in_container(terminal::window())?)
         } else {
             if !self.interactive {
                 let null = open_device("/dev/null", makedev(1, 3))?;

@@ -26,8 +26,7 @@ use crate::process::{Process, open_device};
 /// output and error and the controlling terminal of this process, a session leader. Returns the
 /// master side, which is for the parent.
 // ANCHOR: open
-pub fn open_in_container() -> Result<OwnedFd> {
-    let size = window_size(stdin().as_fd());
+pub fn open_in_container(size: Option<libc::winsize>) -> Result<OwnedFd> {
     let master = open_device("/dev/pts/ptmx", makedev(5, 2))
         .context("cannot open a terminal in the container")?;
     let slave = unlock_and_open_slave(master.as_fd()).context("cannot open the terminal")?;
@@ -166,7 +165,7 @@ fn pass_on_signals(child: &Child, signals: &Signals, master: BorrowedFd<'_>) -> 
     while let Some(arrived) = signals.next()? {
         if arrived.signal != Signal::SIGWINCH {
             child.kill(arrived.signal)?;
-        } else if let Some(size) = window_size(stdin().as_fd()) {
+        } else if let Some(size) = window() {
             set_window_size(master, &size);
         }
     }
@@ -250,13 +249,23 @@ fn make_controlling(slave: BorrowedFd<'_>) -> nix::Result<()> {
     unsafe { ioctl::tiocsctty(slave.as_raw_fd(), 0) }.map(drop)
 }
 
-fn window_size(terminal: BorrowedFd<'_>) -> Option<libc::winsize> {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+/// The size of the window that the user sits at.
+#[must_use]
+pub fn window() -> Option<libc::winsize> {
+    let mut size = size(0, 0);
+    let terminal = stdin();
     // SAFETY: the fd is open, and the pointer is to a winsize, which outlives the call.
     unsafe { ioctl::tiocgwinsz(terminal.as_raw_fd(), &raw mut size) }.is_ok().then_some(size)
 }
 
-fn set_window_size(terminal: BorrowedFd<'_>, size: &libc::winsize) {
+/// A window of so many lines of so many characters.
+#[must_use]
+pub fn size(rows: u16, columns: u16) -> libc::winsize {
+    libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+/// Sets a terminal's size; the kernel tells the program by SIGWINCH.
+pub fn set_window_size(terminal: BorrowedFd<'_>, size: &libc::winsize) {
     // A terminal that has just been closed has no size to be set: not an error.
     // SAFETY: the fd is open, and the pointer is to a winsize, which outlives the call.
     let _ = unsafe { ioctl::tiocswinsz(terminal.as_raw_fd(), &raw const *size) };

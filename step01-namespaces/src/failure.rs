@@ -86,10 +86,15 @@ pub fn parse<C: clap::Parser>() -> C {
 #[must_use]
 pub fn exit(result: Result<u8>) -> ExitCode {
     let status = result.unwrap_or_else(|error| {
-        say("error:".red().bold(), &format!("{error:#}"));
+        tell(&error);
         error.downcast_ref::<Failure>().map_or(Failure::ENGINE, |f| f.status)
     });
     ExitCode::from(status)
+}
+
+/// Prints an error with all its context, where it is not the last thing that is done.
+pub fn tell(error: &anyhow::Error) {
+    say("error:".red().bold(), &format!("{error:#}"));
 }
 
 /// A line for the user on the standard error, with a label such as `killed:` before it.

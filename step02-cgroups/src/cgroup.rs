@@ -43,7 +43,7 @@ impl Cgroup {
     /// enforce for us is an error.
     // ANCHOR: create
     pub fn create(name: &str, limits: &Limits) -> Result<Self> {
-        let hierarchies = hierarchies()?;
+        let hierarchies = freezer_first()?;
         // With both mounted, a controller is where version 1 took it from version 2.
         let mut v1 = hierarchies.iter().filter(|h| is_used_v1(h)).peekable();
         if v1.peek().is_some() {
@@ -188,12 +188,18 @@ impl Cgroup {
         let wanted: Vec<_> = wanted.into_iter().filter(|h| !own.contains(h)).collect();
         let version = wanted.first().map_or(Version::V2, |hierarchy| hierarchy.version);
         let groups = wanted.into_iter().map(|hierarchy| Group::open(hierarchy.own));
-        Ok(Self {
-            version,
-            groups: groups.collect::<io::Result<_>>().context("cannot open its cgroup")?,
-            limits: Limits::default(),
-            ours: false,
-        })
+        let groups = groups.collect::<io::Result<_>>().context("cannot open its cgroup")?;
+        Ok(Self::foreign(version, groups))
+    }
+
+    /// Groups that are not ours to remove.
+    pub(crate) fn foreign(version: Version, groups: Vec<Group>) -> Self {
+        Self { version, groups, limits: Limits::default(), ours: false }
+    }
+
+    /// Its directories.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.groups.iter().map(|group| group.path.as_path())
     }
 
     /// What it has used so far.
@@ -238,9 +244,17 @@ impl Drop for Cgroup {
     }
 }
 
+/// What is mounted here, in the order in which to clean up: a frozen process does not die before the
+/// group that has frozen it is thawed.
+fn freezer_first() -> Result<Vec<Hierarchy>> {
+    let mut all = hierarchies()?;
+    all.sort_by_key(|hierarchy| !hierarchy.controllers.iter().any(|name| name == FREEZER));
+    Ok(all)
+}
+
 /// Removes the cgroups of runtimes that were killed.
 pub fn sweep() -> Result<()> {
-    for hierarchy in hierarchies()? {
+    for hierarchy in freezer_first()? {
         let base = match hierarchy.version {
             Version::V1 => Some(hierarchy.own),
             Version::V2 => delegated(&hierarchy).map(|top| top.join(PARENT)),

@@ -205,7 +205,8 @@ fn processes(group: &Path) -> Result<Vec<Pid>> {
         .filter(|&pid| pid > 0)
         .map(Pid::from_raw)
         .collect();
-    for below in groups_below(group)? {
+    let below = groups_below(group);
+    for below in below.with_context(|| format!("cannot read {}", group.display()))? {
         pids.extend(processes(&below)?);
     }
     Ok(pids)

@@ -12,10 +12,12 @@
 //! | [`hierarchy`](Hierarchy) | where cgroups are mounted: version 1, version 2, or both |
 //! | [`settings`](Setting) | which limit is which number in which file |
 //! | [`cgroup`](Cgroup) | make, join, report, kill, remove |
+//! | `freezer` | pause and go on |
 //! | [`usage`](Usage) | what the group has used |
 //! | `group` | one directory, and whose it is |
 
 mod cgroup;
+mod freezer;
 mod group;
 mod hierarchy;
 mod limits;

@@ -42,6 +42,7 @@ impl Args {
             image,
             mounts,
             masked: MASKED_PATHS.map(PathBuf::from).to_vec(),
+            keep: None,
             readonly: READONLY_PATHS.map(PathBuf::from).to_vec(),
             devices: Vec::new(),
             read_only: false,

@@ -40,6 +40,9 @@ pub struct Rootfs {
     pub image: Image,
     /// Overlays beside that of `/`, in order.
     pub layers: Vec<Layer>,
+    /// The directory that keeps what the container writes, `upperN` of overlay N; the last is that of
+    /// `/`. None: it is gone with the container.
+    pub keep: Option<PathBuf>,
     /// Everything else that is mounted, in order.
     pub mounts: Vec<Mount>,
     /// Paths that look empty.
@@ -66,7 +69,7 @@ impl Rootfs {
         let lowers =
             self.layers.iter().map(|l| Root::open(&l.lower)).collect::<Result<Vec<_>>>()?;
         let mounts = self.mounts.iter().map(Mount::open).collect::<Result<Vec<_>>>()?;
-        let staging = Staging::mount()?; // covers /tmp, so it comes after all that may be there
+        let staging = Staging::mount(self.keep.as_deref())?; // covers /tmp, so it comes after all that may be there
         let area = staging.directory("dev")?;
         let nodes = open_nodes(&area)?;
         let devices = open_devices(&self.devices, &area)?;

@@ -1,12 +1,14 @@
-//! Overlays, and the tmpfs that takes what the container writes.
+//! Overlays, and where what the container writes goes: a tmpfs, or a directory that stays.
 
 use std::cell::Cell;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use step01_namespaces::in_user_namespace;
 
 use crate::{Mount, Root, sys, write_skeleton};
@@ -14,25 +16,31 @@ use crate::{Mount, Root, sys, write_skeleton};
 /// A tmpfs that only this mount namespace sees, and that is gone with it.
 pub(crate) struct Staging {
     path: &'static Path,
+    /// Where the writable layers are: in it, or in a directory that stays.
+    layers: PathBuf,
+    _kept: Option<Root>,
     overlays: Cell<u32>,
 }
 
 impl Staging {
     /// It has to be mounted somewhere, as overlayfs takes its directories from our mount namespace
     /// only. /tmp is there on every system, and the host does not see what covers ours.
-    pub fn mount() -> Result<Self> {
+    pub fn mount(keep: Option<&Path>) -> Result<Self> {
         let path = Path::new("/tmp");
+        // By its fd: it may be below /tmp, which is about to be covered.
+        let kept = keep.map(Root::open).transpose()?;
+        let layers = kept.as_ref().map_or_else(|| path.to_owned(), Root::proc_path);
         let place = Root::open(path)?;
         let tmpfs = Mount::new("tmpfs", "/tmp", "mode=755").open()?;
         sys::move_mount(tmpfs.as_fd(), place.as_fd())
             .context("cannot mount a tmpfs for what the container writes")?;
-        Ok(Self { path, overlays: Cell::new(0) })
+        Ok(Self { path, layers, _kept: kept, overlays: Cell::new(0) })
     }
 
     /// A new directory in it.
     pub fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.path.join(name);
-        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        make(&path)?;
         Ok(path)
     }
 
@@ -43,23 +51,44 @@ impl Staging {
         Root::open(&skeleton)
     }
 
-    /// An overlay of directories, the topmost first, and a fresh upper one; attached to nothing yet.
+    /// An overlay of directories, the topmost first, and an upper one; attached to nothing yet.
     // ANCHOR: overlay
     pub fn overlay(&self, lowers: &[Root]) -> Result<OwnedFd> {
         let number = self.overlays.replace(self.overlays.get() + 1);
-        let upper = self.directory(&format!("upper{number}"))?;
-        let work = self.directory(&format!("work{number}"))?;
-        // The mode of an overlay's top directory is the upper one's.
+        let upper = self.layers.join(format!("upper{number}"));
+        let work = self.layers.join(format!("work{number}"));
         let top = lowers.first().context("an image without a layer")?;
-        let mode = fs::metadata(top.proc_path()).map(|metadata| metadata.permissions());
-        mode.and_then(|mode| fs::set_permissions(&upper, mode))
-            .context("cannot give the writable layer the mode of the image")?;
-
-        if lowers.len() == 1 {
-            return overlay(top, &upper, &work);
+        // What stays may be there from the last time.
+        if make(&upper)? {
+            // The mode of an overlay's top directory is the upper one's.
+            let mode = fs::metadata(top.proc_path()).map(|metadata| metadata.permissions());
+            mode.and_then(|mode| fs::set_permissions(&upper, mode))
+                .context("cannot give the writable layer the mode of the image")?;
         }
-        let place = self.directory(&format!("merged{number}"))?;
-        overlay_of_layers(lowers, &upper, &work, &place)
+        make(&work)?;
+
+        let overlay = if lowers.len() == 1 {
+            overlay(top, &upper, &work)?
+        } else {
+            let place = self.directory(&format!("merged{number}"))?;
+            overlay_of_layers(lowers, &upper, &work, &place)?
+        };
+        // Where overlayfs cannot make its files, as on a full disk, it is read-only without a word.
+        let is_read_only = fstatvfs(&overlay).is_ok_and(|s| s.flags().contains(FsFlags::ST_RDONLY));
+        if is_read_only {
+            let probe = work.join("probe");
+            fs::create_dir(&probe).with_context(|| format!("cannot make {}", probe.display()))?;
+            bail!("overlayfs cannot write to {}", self.layers.display());
+        }
+        Ok(overlay)
+    }
+}
+
+/// Makes the directory; false if it is there already.
+fn make(path: &Path) -> Result<bool> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        result => result.map(|()| true).with_context(|| format!("cannot make {}", path.display())),
     }
 }
 

@@ -5,8 +5,8 @@
 //! the call happen, or answer in its place with an error, or kill who made it. The program knows
 //! nothing of it, so what is tested is what is shipped.
 //!
-//! The two processes of a container before its exec are told apart, and the calls of each are
-//! numbered from 1. Each does its work in the same order every time; how the two interleave, nobody
+//! The three processes (who was started, the container's monitor, and the container's first process
+//! before its exec) are told apart, and the calls of each are numbered from 1. Each does its work in the same order every time; how the two interleave, nobody
 //! can say.
 
 use std::fs::{self, File};
@@ -29,6 +29,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, gettid};
 use syscalls::Sysno;
 
+use crate::monitors::wait_for_end;
 use crate::suite::{Outcome, finish};
 
 /// The calls of interest: all that change something, and all whose failure a program has to notice.
@@ -44,12 +45,14 @@ const CALLS: &str = "
     setns setpgid setresgid setresuid setrlimit setsid setsockopt setuid signalfd4 socket socketpair
     statx symlink symlinkat truncate umount2 unlink unlinkat unshare vfork waitid write";
 
-/// Which of the two.
+/// Which of the three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The program that was started.
     Runtime,
-    /// Its child, up to the exec.
+    /// Its child, which stays with the container.
+    Monitor,
+    /// The child of that one, up to the exec.
     Container,
 }
 
@@ -96,7 +99,7 @@ pub struct Watched {
     pub outcome: Outcome,
     /// The call that the fault was put at; none if there were not so many.
     pub hit: Option<Call>,
-    /// Whether the child was still there ten seconds after its parent's end. (It is not any more.)
+    /// Whether the container was still there ten seconds after its monitor's end. (It is not any more.)
     pub outlived: bool,
 }
 
@@ -114,9 +117,10 @@ pub fn run(mut command: Command, fault: Option<(Point, Fault)>, waiting: impl Fn
         starter,
         fault,
         runtime: None,
+        monitor: None,
         container: None,
         executed: false,
-        counts: [0; 2],
+        counts: [0; 3],
         hit: None,
     };
     let (hit, outlived) = watcher.serve(waiting, &finisher);
@@ -189,10 +193,11 @@ struct Watcher {
     starter: Pid,
     fault: Option<(Point, Fault)>,
     runtime: Option<Pid>,
+    monitor: Option<Pid>,
     container: Option<Pid>,
     /// Whether the container's program runs: its calls do not count.
     executed: bool,
-    counts: [usize; 2],
+    counts: [usize; 3],
     hit: Option<Call>,
 }
 
@@ -211,16 +216,22 @@ impl Watcher {
                     waiting();
                 }
             } else if events.contains(PollFlags::POLLHUP) {
+                // The filter goes before its files and locks do.
+                self.monitor.into_iter().for_each(wait_for_end);
                 return (self.hit, outlived);
             }
             // The runtime has ended when its outputs are read, or they are still held by its child.
             let gone = |pid: Pid| File::open(format!("/proc/{pid}/exe")).is_err();
             if runtime.is_finished() || self.runtime.is_some_and(gone) {
                 let ended: &mut Instant = ended.get_or_insert_with(Instant::now);
-                if ended.elapsed() > Duration::from_secs(10)
+                // A container goes on without who started it, until we end it; but not without its
+                // monitor.
+                let must_end = self.monitor.is_some_and(gone);
+                let patience = Duration::from_secs(if must_end { 10 } else { 1 });
+                if ended.elapsed() > patience
                     && let Some(container) = self.container.take()
                 {
-                    outlived = true;
+                    outlived = must_end;
                     let _ = kill(container, Signal::SIGKILL);
                 }
             }
@@ -272,7 +283,11 @@ impl Watcher {
             None
         } else if pid == runtime {
             Some(Role::Runtime)
-        } else if pid == self.starter || self.executed {
+        } else if pid == self.starter {
+            None
+        } else if *self.monitor.get_or_insert(pid) == pid {
+            Some(Role::Monitor)
+        } else if self.executed {
             None
         } else {
             (*self.container.get_or_insert(pid) == pid).then_some(Role::Container)

@@ -357,13 +357,18 @@ fn first_process(
     Ok(status)
 }
 
-/// What a login makes for a user: a place for state that is gone with the lab.
+/// What a login makes for a user: a place for state that is gone with the lab. The state of containers
+/// goes there, too: what the machine has is not to be seen, nor changed.
 fn make_runtime_directory(user: Uid) -> Result<()> {
     let path = format!("/run/user/{user}");
     fs::create_dir_all(&path)?;
     chown(path.as_str(), Some(user), None).with_context(|| format!("cannot make {path}"))?;
+    let base = if user.is_root() { "/run" } else { &path };
     // SAFETY: one thread, so nobody reads the environment at this time.
-    unsafe { std::env::set_var("XDG_RUNTIME_DIR", path) };
+    unsafe {
+        std::env::set_var("FINAL_ROOT", format!("{base}/container-workshop"));
+        std::env::set_var("XDG_RUNTIME_DIR", &path);
+    }
     Ok(())
 }
 

@@ -39,6 +39,7 @@ pub mod faults;
 pub mod internet;
 pub mod lab;
 pub mod matrix;
+pub mod monitors;
 pub mod nft;
 pub mod probe;
 pub mod pty;

@@ -279,7 +279,7 @@ pub fn link_to_usr(image: &Path) {
 pub struct Running {
     child: Child,
     /// Open, or it could not print any more.
-    _output: BufReader<ChildStdout>,
+    output: BufReader<ChildStdout>,
 }
 
 impl Running {
@@ -290,7 +290,7 @@ impl Running {
         let mut output = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         output.read_line(&mut line).expect("its output");
-        (Self { child, _output: output }, line)
+        (Self { child, output }, line)
     }
 
     /// Starts a container with `program` and options, and in it a probe that is a server; waits until
@@ -314,6 +314,7 @@ impl Running {
     /// Waits for its end, and returns its exit status.
     #[must_use]
     pub fn wait(mut self) -> Option<i32> {
+        let _ = std::io::copy(&mut self.output, &mut std::io::sink()); // or it might wait for us
         self.child.wait().expect("our own child").code()
     }
 
@@ -326,6 +327,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         drop(self.child.stdin.take()); // the end that the container's shell reads
+        let _ = std::io::copy(&mut self.output, &mut std::io::sink());
         let _ = self.child.wait();
     }
 }

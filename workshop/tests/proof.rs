@@ -153,6 +153,10 @@ fn wrong(place: &Place, exercise: &Exercise, mutant: usize) -> String {
     place.body.replacen(mutant.from, mutant.to, 1)
 }
 
+/// The one exercise whose tests use an earlier one: that clone3's other flags are still there shows in
+/// a namespace that the kernel refuses, and 1.1 is where its flag is written.
+const BUILDS_ON: (&str, &str) = ("2.3", "1.1");
+
 #[test]
 #[ignore = "takes minutes: .ci/long does it"]
 fn a_hole_fails_its_own_tests_and_no_others() {
@@ -168,7 +172,8 @@ fn a_hole_fails_its_own_tests_and_no_others() {
                     format!("the tests of {}, without {}: {verdict:?}", exercise.id, hole.id);
                 match verdict {
                     Verdict::NotWritten(id) => {
-                        assert!(id == hole.id && id == exercise.id, "{what}");
+                        let may = id == exercise.id || BUILDS_ON == (exercise.id, &*id);
+                        assert!(id == hole.id && may, "{what}");
                     }
                     Verdict::Passed(_) => assert_ne!(exercise.id, hole.id, "{what}"),
                     _ => panic!("{what}"),

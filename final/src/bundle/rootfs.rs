@@ -40,6 +40,7 @@ pub(super) fn rootfs(spec: &Spec) -> Result<Rootfs> {
     Ok(Rootfs {
         image,
         layers,
+        keep: None, // that is the store's business
         mounts,
         masked: paths(linux.and_then(|linux| linux.masked_paths().as_ref())),
         readonly: paths(linux.and_then(|linux| linux.readonly_paths().as_ref())),

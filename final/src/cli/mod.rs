@@ -5,22 +5,30 @@ mod options;
 use clap::{Args, Parser, Subcommand};
 
 pub use options::{
-    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, Pull, RunArgs, Seccomp, Share, parse_env,
-    read_env,
+    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, Pull, RunArgs, Seccomp, Share, grace,
+    parse_env, read_env,
 };
 
+use crate::verbs::attach::AttachArgs;
 use crate::verbs::exec::ExecArgs;
 use crate::verbs::images::ImagesArgs;
 use crate::verbs::import::ImportArgs;
 use crate::verbs::kill::KillArgs;
 use crate::verbs::load::LoadArgs;
+use crate::verbs::logs::LogsArgs;
 use crate::verbs::network::NetworkVerb;
+use crate::verbs::pause::PauseArgs;
 use crate::verbs::ps::PsArgs;
 use crate::verbs::pull::PullArgs;
+use crate::verbs::restart::RestartArgs;
 use crate::verbs::rm::RmArgs;
 use crate::verbs::rmi::RmiArgs;
+use crate::verbs::run::RunVerb;
 use crate::verbs::save::SaveArgs;
+use crate::verbs::start::StartArgs;
+use crate::verbs::stop::StopArgs;
 use crate::verbs::tag::TagArgs;
+use crate::verbs::wait::WaitArgs;
 
 /// A container runtime made of five steps
 #[derive(Parser, Debug)]
@@ -35,13 +43,32 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     /// Run a program in a new container
-    Run(Box<RunArgs>),
+    Run(Box<RunVerb>),
+    /// Make a container, and do not start it yet
+    #[command(override_usage = "final create [OPTIONS] [IMAGE [COMMAND...]]")]
+    Create(Box<RunArgs>),
+    /// Start containers that were made, or have ended
+    Start(StartArgs),
+    /// Sit at a running container: its input and output, until it ends or ctrl-p ctrl-q
+    Attach(AttachArgs),
     /// Run a program in a running container
     Exec(ExecArgs),
     /// List containers
     Ps(PsArgs),
+    /// Show what a container wrote
+    Logs(LogsArgs),
+    /// End containers: ask first, then kill
+    Stop(StopArgs),
+    /// End containers, and start them again
+    Restart(RestartArgs),
     /// Send a signal to a container's first process
     Kill(KillArgs),
+    /// Stop all processes of containers where they are
+    Pause(PauseArgs),
+    /// Let paused containers go on
+    Unpause(PauseArgs),
+    /// Wait until containers have ended, and print their exit statuses
+    Wait(WaitArgs),
     /// Remove containers
     Rm(RmArgs),
     /// List images
@@ -61,7 +88,7 @@ pub enum Verb {
     /// Networks with a name
     #[command(subcommand)]
     Network(NetworkVerb),
-    /// Clean up after containers whose runtime was killed
+    /// Clean up after containers whose monitor was killed
     Gc,
 }
 

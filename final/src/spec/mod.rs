@@ -19,6 +19,7 @@ use step03_rootfs::Image;
 use crate::bundle::Annotation;
 use crate::cli::{Net, RunArgs};
 use crate::image::{Base, config};
+use crate::monitor::Restart;
 use crate::network::Config;
 use crate::process::at_terminal;
 use crate::store::Store;
@@ -46,8 +47,8 @@ pub struct Request {
 
 impl Request {
     /// Fills in what was left out: no image means `host`; no command the image's, or a shell in `host`
-    /// and in directories, and a shell that we sit at is interactive.
-    pub fn new(args: &RunArgs, store: &Store) -> Result<Self> {
+    /// and in directories, and a shell that we sit at is interactive. Only who is `attached` sits at it.
+    pub fn new(args: &RunArgs, attached: bool, store: &Store) -> Result<Self> {
         let words: Vec<String> = args
             .image_and_command
             .iter()
@@ -79,7 +80,7 @@ impl Request {
             let bash = base.image == Image::Host && Path::new("/usr/bin/bash").exists();
             command.push(if bash { "bash" } else { "sh" }.to_owned());
         }
-        let sit_at_it = shell && at_terminal();
+        let sit_at_it = attached && shell && at_terminal();
         let plain_user = !geteuid().is_root();
         let default = if plain_user { Net::None } else { Net::Bridge };
         let net = args.network.net.clone().unwrap_or(default);
@@ -88,6 +89,10 @@ impl Request {
         ensure!(
             net != Net::None || args.names.add_host.iter().all(|host| host.address.is_some()),
             "--add-host NAME:host-gateway needs a network on which the host has an address"
+        );
+        ensure!(
+            !args.life.rm || args.life.restart.unwrap_or_default() == Restart::No,
+            "--rm and --restart contradict each other: what is started again is not to be removed"
         );
         if args.limits.cgroup_rw {
             step02_cgroups::check_delegation().context("--cgroup-rw cannot be had")?;
@@ -104,7 +109,7 @@ impl Request {
         };
         let stdin_is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
         ensure!(
-            !(request.interactive && request.tty) || stdin_is_terminal,
+            !(attached && request.interactive && request.tty) || stdin_is_terminal,
             "the input device is not a terminal: leave out -t"
         );
         Ok(request)

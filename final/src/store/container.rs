@@ -1,18 +1,33 @@
-//! One container's directory, held by the lock of its runtime.
+//! One container's directory, held by the lock of its monitor.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
-use step01_namespaces::{pidfd_open, pidfd_send_signal, warn};
+use nix::sys::statfs::{FsType, statfs};
+use nix::unistd::{Pid, geteuid};
+use step01_namespaces::{Child, Failure, Namespace, pidfd_open, pidfd_send_signal, warn};
 
-use super::state::{Process, State, is_absent};
+use super::Store;
+use super::state::{Process, State, is_absent, now};
+use crate::monitor::Connection;
+
+/// File systems that cannot be an overlay's upper layer: they have no attributes that it could use, or
+/// are overlays or somebody else's disk themselves (overlayfs.rst; the numbers: statfs(2)).
+const NO_UPPER: [(libc::c_long, &str); 6] = [
+    (0x794c_7630, "overlayfs"),
+    (0x6969, "nfs"),
+    (0x0102_1997, "9p"),
+    (0x6573_5546, "fuse"),
+    (0xff53_4d42, "cifs"),
+    (0x4d44, "vfat"),
+];
 
 /// A container's directory. Dropping it removes it, unless it is to be kept.
 #[derive(Debug)]
@@ -20,7 +35,7 @@ pub struct Container {
     pub(super) path: PathBuf,
     /// What is known about it.
     pub state: State,
-    /// Held by the runtime of the container, and by nobody who only looks.
+    /// Held by who makes or runs the container, and by nobody who only looks.
     pub(super) lock: Option<File>,
     pub(super) keep: bool,
 }
@@ -32,18 +47,33 @@ impl Container {
         &self.path
     }
 
-    /// Whether its runtime is there: then it runs, or is just about to start or to end. Who cannot
+    /// Where it is kept.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        Store(self.path.parent().unwrap_or(Path::new("/")).to_owned())
+    }
+
+    /// Makes this process the one that makes or runs it.
+    pub(super) fn hold(&mut self) -> Result<()> {
+        let failed = || format!("cannot lock {}", self.path.display());
+        let lock = File::open(&self.path).with_context(failed)?;
+        lock.lock().with_context(failed)?; // free, but for those who just look (is_held)
+        self.lock = Some(lock);
+        self.state.monitor = Some(Process::of(Pid::this())?);
+        self.save()
+    }
+
+    /// Whether its monitor is there: then it runs, or is just about to start or to end. Who cannot
     /// look must not take it for dead: the sweep would end it.
     // ANCHOR: alive
     pub fn is_alive(&self) -> Result<bool> {
-        Ok(self.state.exited.is_none()
-            && self.state.runtime.is_there()?
-            && Self::is_held(&self.path)?)
+        let Some(monitor) = self.state.monitor else { return Ok(false) };
+        Ok(monitor.is_there()? && Self::is_held(&self.path)?)
     }
 
-    /// Whether a runtime holds the directory.
+    /// Whether a monitor holds the directory.
     pub(super) fn is_held(path: &Path) -> Result<bool> {
-        // Shared: two who look at the same time do not take each other for the runtime.
+        // Shared: two who look at the same time do not take each other for a monitor.
         match File::open(path).map(|file| file.try_lock_shared()) {
             Ok(Err(TryLockError::WouldBlock)) => Ok(true),
             Ok(Ok(())) => Ok(false),
@@ -55,9 +85,11 @@ impl Container {
     }
     // ANCHOR_END: alive
 
-    /// Whether its runtime was killed, and nobody has cleaned up yet.
-    pub(super) fn is_stale(&self) -> Result<bool> {
-        Ok(self.state.exited.is_none() && !self.is_alive()?)
+    /// Whether its monitor was killed, and nobody has cleaned up yet.
+    pub fn is_stale(&self) -> Result<bool> {
+        let Some(state) = self.reload()? else { return Ok(false) };
+        let is_there = state.monitor.map_or(Ok(true), Process::is_there)?;
+        Ok(state.monitor.is_some() && !(is_there && Self::is_held(&self.path)?))
     }
 
     /// Its first process, held by a pidfd, so that it cannot become another.
@@ -68,6 +100,9 @@ impl Container {
 
     fn process(&self) -> Result<Option<(Pid, OwnedFd)>> {
         let Some(process) = self.state.process else { return Ok(None) };
+        if process.pid <= 0 {
+            return Ok(None); // the file was changed by hand, or by an accident
+        }
         let pid = Pid::from_raw(process.pid);
         let pidfd = match pidfd_open(pid) {
             Err(Errno::ESRCH) => return Ok(None),
@@ -78,7 +113,7 @@ impl Container {
         Ok(process.is_there()?.then_some((pid, pidfd)))
     }
 
-    /// Ends the first process, and so all of them, after a runtime that was killed. The kernel has
+    /// Ends the first process, and so all of them, after a monitor that was killed. The kernel has
     /// done so already (PR_SET_PDEATHSIG), unless the process has changed its user, which makes the
     /// kernel forget it (prctl(2)).
     pub(super) fn end_orphan(&self) -> Result<()> {
@@ -93,7 +128,7 @@ impl Container {
         Ok(())
     }
 
-    /// Waits until its runtime has ended.
+    /// Waits until its monitor has ended.
     pub fn wait_until_ended(&self) -> Result<()> {
         match File::open(&self.path) {
             Ok(file) => Ok(file.lock_shared()?),
@@ -102,30 +137,98 @@ impl Container {
         }
     }
 
-    /// Waits until its runtime has ended, and removes the directory.
-    pub fn remove_when_ended(mut self) -> Result<()> {
-        self.wait_until_ended()?;
-        self.keep = false;
+    /// A connection to its monitor; an error if it does not run.
+    pub fn connect(&self) -> Result<Connection> {
+        let connection = if self.is_alive()? { Connection::to(&self.path)? } else { None };
+        connection.with_context(|| format!("the container {} is not running", self.state.name))
+    }
+
+    /// Reads again what has become of it; `None` if it is gone.
+    pub fn reload(&self) -> Result<Option<State>> {
+        State::load(&self.path)
+    }
+
+    /// Removes it, when its monitor has ended. Who would start it meanwhile waits for our lock, and
+    /// then finds nothing.
+    pub fn remove(self) -> Result<()> {
+        match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()), // --rm was faster
+            lock => {
+                let lock = lock?;
+                lock.lock()?;
+                remove_tree(&self.path)
+            }
+        }
+    }
+
+    /// The directory that keeps what it writes, for its next start. None, if that would be on a file
+    /// system on which overlayfs cannot write: then it is lost when it ends.
+    pub fn layer(&self) -> Result<Option<PathBuf>> {
+        let failed = || format!("cannot look at {}", self.path.display());
+        let kind = statfs(&self.path).with_context(failed)?.filesystem_type();
+        if let Some((_, name)) = NO_UPPER.iter().find(|(number, _)| FsType(*number) == kind) {
+            if !self.state.rm {
+                warn(&format!(
+                    "what the container writes is lost when it ends: {} is on {name}, on which \
+                     overlayfs cannot write (FINAL_ROOT can name another directory)",
+                    self.path.display()
+                ));
+            }
+            return Ok(None);
+        }
+        let layer = self.path.join("layer");
+        match fs::create_dir(&layer) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                Err(error).with_context(|| format!("cannot make {}", layer.display()))
+            }
+            _ => Ok(Some(layer)),
+        }
+    }
+
+    /// It is made, and at rest.
+    pub fn made(mut self) -> Result<()> {
+        self.state.monitor = None;
+        self.save()?;
+        self.keep = true;
         Ok(())
     }
 
     /// Notes the first process.
     pub fn started(&mut self, pid: Pid) -> Result<()> {
         self.state.process = Some(Process::of(pid)?);
+        self.state.started = Some(now());
+        (self.state.exited, self.state.error) = (None, None);
         self.save()
     }
 
-    /// Notes the exit status; the directory stays if it is not `--rm`. It goes as well if the note
-    /// cannot be written, or a full disk would stay full.
-    pub fn finish(&mut self, status: u8) -> Result<()> {
-        self.state.exited = Some(status);
+    /// Notes the exit status of a container that is to be started again.
+    pub fn ended(&mut self, status: u8) -> Result<()> {
         self.state.process = None;
+        self.state.finished = Some(now());
+        self.state.exited = Some(status);
+        self.save()
+    }
+
+    /// Notes how it ended, or why it could not be started, and lets go of it. The directory goes if
+    /// it is `--rm`; one that never started goes with who made it. It goes as well if the note cannot
+    /// be written, or a full disk would stay full.
+    pub fn finish(mut self, ended: Result<u8>) -> Result<u8> {
+        let status = match &ended {
+            Ok(status) => *status,
+            Err(error) => error.downcast_ref::<Failure>().map_or(Failure::ENGINE, |f| f.status),
+        };
+        let stays = self.keep || (ended.is_ok() && !self.state.rm);
         self.keep = false;
-        if !self.state.rm {
-            self.save()?;
-            self.keep = true;
+        if stays {
+            self.state.monitor = None;
+            self.state.error = ended.as_ref().err().map(|error| format!("{error:#}"));
+            match self.ended(status) {
+                Ok(()) => self.keep = true,
+                // The program has run, and its status is what our caller waits for.
+                Err(error) => warn(&format!("{error:#}")),
+            }
         }
-        Ok(())
+        ended
     }
 
     /// Writes state.json under another name first: who reads it sees the old one or the new one.
@@ -142,11 +245,37 @@ impl Drop for Container {
         if self.keep {
             return;
         }
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                warn(&format!("cannot remove {}: {error}", self.path.display()));
-            }
-            _ => drop(self.lock.take()), // last, so that who waits for it finds nothing
+        match remove_tree(&self.path) {
+            Err(error) => warn(&format!("{error:#}")),
+            Ok(()) => drop(self.lock.take()), // last, so that who waits for it finds nothing
         }
+    }
+}
+
+/// Removes a container's directory, with all that the container wrote.
+pub(super) fn remove_tree(path: &Path) -> Result<()> {
+    let failed = || format!("cannot remove {}", path.display());
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && !geteuid().is_root() => {
+            remove_as_its_root(path).with_context(failed)
+        }
+        result => result.with_context(failed),
+    }
+}
+
+/// What a plain user's container wrote may belong to others of its users, or be closed to its owner:
+/// only root of such a user namespace may remove it.
+fn remove_as_its_root(path: &Path) -> Result<()> {
+    let done = Failure { status: 0, text: String::new() };
+    let user = [Namespace::User].into_iter().collect();
+    let mut child = Child::spawn(user, None, || -> Result<Command> {
+        fs::remove_dir_all(path)?;
+        Err(done.clone().into())
+    })?;
+    child.map_ids()?;
+    match child.go() {
+        Err(error) if error.downcast_ref() == Some(&done) => Ok(()),
+        result => result.map(drop),
     }
 }

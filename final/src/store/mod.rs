@@ -1,7 +1,7 @@
-//! What is on disk about each container: one directory, held by the lock of its runtime.
+//! What is on disk about each container: one directory, held by the lock of its monitor.
 //!
 //! The lock (flock(2) on the directory) is how everybody tells a living container from one whose
-//! runtime was killed: the kernel drops it with the process, whatever that one died of.
+//! monitor was killed: the kernel drops it with the process, whatever that one died of.
 
 mod container;
 mod state;
@@ -12,38 +12,39 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::unistd::geteuid;
-use step01_namespaces::warn;
+use nix::unistd::{User, geteuid};
 
 pub use container::Container;
-pub use state::{Process, State, new_id, parse_name};
+pub use state::{Process, State, new_id, now, parse_name};
 
 use crate::image;
+use crate::monitor::message;
 
 /// The directory of all containers.
 #[derive(Debug)]
 pub struct Store(PathBuf);
 
 impl Store {
-    /// Opens it: below /run as root, in the user's own run directory otherwise.
+    /// Opens it, and makes it if it is not there.
     pub fn open() -> Result<Self> {
-        let base = if geteuid().is_root() {
-            PathBuf::from("/run")
-        } else {
-            // A relative path is invalid and to be ignored (XDG Base Directory Specification).
-            let given = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-            let fallback = || format!("/tmp/container-workshop-{}", geteuid()).into();
-            given.filter(|path| path.is_absolute()).unwrap_or_else(fallback)
+        let root = root()?;
+        let path = root.join("containers");
+        let make = || -> Result<()> {
+            match make_or_check(&root) {
+                Err(error) if is_missing(&error) => {
+                    fs::create_dir_all(root.parent().context("it is no directory's name")?)?;
+                    make_or_check(&root)?;
+                }
+                made => made?,
+            }
+            make_or_check(&path)
         };
-        let ours = base.join("container-workshop");
-        let path = ours.join("containers");
-        for directory in [&base, &ours, &path] {
-            make_or_check(directory).with_context(|| {
-                let fix =
-                    if geteuid().is_root() { "" } else { " (XDG_RUNTIME_DIR can name another)" };
-                format!("cannot use {} for the state of containers{fix}", directory.display())
-            })?;
-        }
+        make().with_context(|| {
+            format!(
+                "cannot use {} for the state of containers (FINAL_ROOT can name another directory)",
+                path.display()
+            )
+        })?;
         Ok(Self(path))
     }
 
@@ -77,11 +78,17 @@ impl Store {
             .create(&path)
             .with_context(|| format!("cannot make {}", path.display()))?;
         let mut container = Container { path, state, lock: None, keep: false };
-        let failed = || format!("cannot lock {}", container.path.display());
-        let lock = File::open(&container.path).with_context(failed)?;
-        lock.lock().with_context(failed)?; // free, but for those who just look (is_held)
-        container.lock = Some(lock);
-        container.save()?;
+        container.hold()?;
+        Ok(container)
+    }
+
+    /// Takes a container that is at rest, to run it.
+    pub fn take(&self, id: &str) -> Result<Container> {
+        let _lock = self.lock()?; // of two who start it at once, one finds it running
+        let mut container = self.find(id)?;
+        ensure!(!container.is_alive()?, "the container {id} is already running");
+        container.state.restarts = 0;
+        container.hold()?;
         Ok(container)
     }
 
@@ -133,7 +140,8 @@ impl Store {
     /// exec their child has a copy of all their locks, and it lives on for some milliseconds.
     pub fn wait_for_orphans(&self) -> Result<()> {
         for container in self.list()? {
-            if container.state.exited.is_none() && !container.state.runtime.is_there()? {
+            let Some(monitor) = container.state.monitor else { continue };
+            if !monitor.is_there()? {
                 match File::open(&container.path) {
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     file => file.and_then(|file| file.lock()).with_context(|| {
@@ -152,14 +160,15 @@ impl Store {
         for mut container in self.list()? {
             if container.is_stale()? {
                 container.end_orphan()?;
+                message::remove(container.bundle())?;
+                container.keep = false;
                 // 137 is what a shell says of a process that SIGKILL ended.
-                container.finish(137).unwrap_or_else(|error| warn(&format!("{error:#}")));
+                container.finish(Ok(137))?;
             }
         }
         for path in self.abandoned()? {
             // Nobody makes it just now: we hold the lock.
-            fs::remove_dir_all(&path)
-                .with_context(|| format!("cannot clean up {}", path.display()))?;
+            container::remove_tree(&path)?;
         }
         Ok(())
     }
@@ -198,6 +207,31 @@ impl Store {
         let lock = || File::open(&self.0).and_then(|lock| lock.lock().map(|()| lock));
         lock().with_context(|| format!("cannot lock {}", self.0.display()))
     }
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// Where all of it is: `FINAL_ROOT`, or /var/lib/container-workshop as root, or in the user's own data
+/// directory (XDG Base Directory Specification: a relative path is invalid and to be ignored).
+fn root() -> Result<PathBuf> {
+    let path = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(root) = path("FINAL_ROOT") {
+        return Ok(root);
+    }
+    let name = "container-workshop";
+    if geteuid().is_root() {
+        return Ok(Path::new("/var/lib").join(name));
+    }
+    if let Some(data) = path("XDG_DATA_HOME") {
+        return Ok(data.join(name));
+    }
+    let user = || User::from_uid(geteuid()).ok().flatten().map(|user| user.dir);
+    let home = path("HOME").or_else(user).context(
+        "cannot find a place for the state of containers: set HOME, XDG_DATA_HOME or FINAL_ROOT",
+    )?;
+    Ok(home.join(".local/share").join(name))
 }
 
 /// A directory for us alone: in /tmp another user could have been there first.

@@ -1,5 +1,6 @@
 //! state.json: what is known about a container beside its config.json.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
@@ -9,7 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-/// What is known about a container beside its config.json; kept in `state.json`.
+use crate::monitor::Restart;
+
+/// What is known about a container beside its config.json; kept in `state.json`. Times are in
+/// nanoseconds since 1970.
 #[derive(Serialize, Deserialize, Debug, Clone)]
 pub struct State {
     /// 64 hexadecimal digits, as docker's.
@@ -23,18 +27,37 @@ pub struct State {
     pub image_id: Option<String>,
     /// The program with its arguments.
     pub command: Vec<String>,
-    /// Seconds since 1970.
+    /// When it was made.
     pub created: u64,
-    /// Remove it when it ends.
-    pub rm: bool,
     /// Published ports, as docker shows them.
     pub ports: Vec<String>,
-    /// The process that runs it.
-    pub runtime: Process,
-    /// Its first process, once it runs.
+    /// What its user notes about it.
+    pub labels: BTreeMap<String, String>,
+    /// Remove it when it ends.
+    pub rm: bool,
+    /// Whether it is started again when it ends.
+    pub restart: Restart,
+    /// How `stop` ends it: a signal's name.
+    pub stop_signal: String,
+    /// And how many seconds later it is killed; none: never.
+    pub stop_timeout: Option<u32>,
+    /// Whether its input ends with that of a client: not if it was to run in the background.
+    pub input_ends: bool,
+
+    /// The process that makes or runs it. Without one it is at rest.
+    pub monitor: Option<Process>,
+    /// Its first process, while it runs.
     pub process: Option<Process>,
-    /// Its exit status, once it has ended.
+    /// When it was started last.
+    pub started: Option<u64>,
+    /// When it ended last.
+    pub finished: Option<u64>,
+    /// Its last exit status.
     pub exited: Option<u8>,
+    /// How often its restart policy has started it again.
+    pub restarts: u32,
+    /// Why it could not be started.
+    pub error: Option<String>,
 }
 
 /// A process that cannot be confused with a later one of the same number.
@@ -92,27 +115,30 @@ impl State {
         Ok(state)
     }
 
-    /// The state of a container that is about to be made.
-    pub fn new(
-        id: String,
-        name: Option<String>,
-        image: String,
-        command: Vec<String>,
-    ) -> Result<Self> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(Self {
+    /// The state of a container that this process is about to make.
+    pub fn new(id: String, name: Option<String>, image: String, command: Vec<String>) -> Self {
+        Self {
             name: name.unwrap_or_else(|| id[..12].to_owned()),
             id,
             image,
             image_id: None,
             command,
-            created: now.as_secs(),
-            rm: false,
+            created: now(),
             ports: Vec::new(),
-            runtime: Process::of(Pid::this())?,
+            labels: BTreeMap::new(),
+            rm: false,
+            restart: Restart::No,
+            stop_signal: "SIGTERM".to_owned(),
+            stop_timeout: Some(10),
+            input_ends: true,
+            monitor: None,
             process: None,
+            started: None,
+            finished: None,
             exited: None,
-        })
+            restarts: 0,
+            error: None,
+        }
     }
 
     /// The first 12 digits, which docker shows.
@@ -120,6 +146,13 @@ impl State {
     pub fn short_id(&self) -> &str {
         &self.id[..12]
     }
+}
+
+/// The time, as a state has it.
+#[must_use]
+pub fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Whether the error says that there is no such file, or (in /proc) no such process any more.

@@ -1,13 +1,10 @@
 //! `final kill`
 
-use std::os::fd::AsFd as _;
-
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use nix::sys::signal::Signal;
-use step01_namespaces::pidfd_send_signal;
 
-use crate::store::{Container, Store};
+use crate::monitor::Message;
 
 /// `kill [-s SIGNAL] CONTAINER...`
 #[derive(Args, Debug, Clone)]
@@ -24,26 +21,17 @@ pub struct KillArgs {
 /// Sends the signal to each container's first process; docker's `kill` prints what it reached, and
 /// waits for the end if the signal leaves no choice.
 pub fn run(args: &KillArgs) -> Result<u8> {
-    let send = || -> Result<()> {
-        let store = Store::open()?;
-        for name in &args.containers {
-            let container = store.find(name)?;
-            signal(&container, args.signal)?;
-            if args.signal == Signal::SIGKILL {
-                container.wait_until_ended()?;
-            }
-            super::print(&format!("{name}\n"))?;
+    super::for_each(&args.containers, |_, container| {
+        let name = &container.state.name;
+        ensure!(container.is_alive()?, "the container {name} is not running");
+        let failed = || format!("cannot send {} to {name}", args.signal);
+        let message = Message::Signal(args.signal);
+        if args.signal == Signal::SIGKILL {
+            super::stop::end(&container, &message).with_context(failed)
+        } else {
+            container.connect()?.send(&message).with_context(failed)
         }
-        Ok(())
-    };
-    send().map(|()| 0).map_err(|error| super::failed(&error))
-}
-
-/// Sends `signal` to the container's first process.
-pub(crate) fn signal(container: &Container, signal: Signal) -> Result<()> {
-    let (_, pidfd) = container.first_process()?;
-    pidfd_send_signal(pidfd.as_fd(), signal)
-        .with_context(|| format!("cannot send {signal} to {}", container.state.name))
+    })
 }
 
 /// Reads `TERM`, `SIGTERM` or `15`.

@@ -1,13 +1,12 @@
 //! `final ps`
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::Result;
 use clap::Args;
 use step01_namespaces::printable;
 
+use super::pause::is_paused;
 use crate::network::ports::shown;
-use crate::store::{Container, Store};
+use crate::store::{Container, Store, now};
 
 /// `ps [-a] [-q]`
 #[derive(Args, Debug, Clone)]
@@ -41,29 +40,44 @@ fn list(args: &PsArgs) -> Result<()> {
     }
     let titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
     let mut rows = vec![titles.map(str::to_owned)];
-    rows.extend(containers.iter().rev().map(row));
+    for container in containers.iter().rev() {
+        rows.push(row(container)?);
+    }
     super::print(&super::table(&rows))
 }
 
-fn row(container: &Container) -> [String; 7] {
+fn row(container: &Container) -> Result<[String; 7]> {
     let state = &container.state;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let age = since(now.saturating_sub(state.created));
     let command: String = state.command.join(" ").chars().take(20).collect();
-    let status = match state.exited {
-        Some(status) => format!("Exited ({status})"),
-        None if state.process.is_some() => format!("Up {age}"),
-        None => "Created".to_owned(),
-    };
-    [
+    Ok([
         state.short_id().to_owned(),
         printable(&state.image),
         format!("{command:?}"),
-        format!("{age} ago"),
-        status,
+        format!("{} ago", ago(state.created)),
+        status(container)?,
         shown(&state.ports),
         state.name.clone(),
-    ]
+    ])
+}
+
+/// What it does, and since when, in docker's words.
+fn status(container: &Container) -> Result<String> {
+    let state = &container.state;
+    let ended = || state.finished.map_or_else(String::new, |end| format!(" {} ago", ago(end)));
+    Ok(match (container.is_alive()?, state.process, state.exited) {
+        (true, Some(_), _) => {
+            let paused = if is_paused(container).unwrap_or(false) { " (Paused)" } else { "" };
+            format!("Up {}{paused}", ago(state.started.unwrap_or(state.created)))
+        }
+        (true, None, Some(status)) => format!("Restarting ({status}){}", ended()),
+        (false, _, Some(status)) => format!("Exited ({status}){}", ended()),
+        _ => "Created".to_owned(),
+    })
+}
+
+/// The time from then (nanoseconds since 1970) to now, in docker's words.
+fn ago(then: u64) -> String {
+    since(now().saturating_sub(then) / 1_000_000_000)
 }
 
 /// A time span in docker's words.

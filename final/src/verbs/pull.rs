@@ -1,9 +1,12 @@
 //! `final pull`
 
+use std::io::{Write as _, stderr};
+
 use anyhow::Result;
 use clap::Args;
 
-use crate::image::{Images, Name, pull::pull};
+use crate::cli::{Pull, RunArgs};
+use crate::image::{Base, Images, Name, pull::pull};
 use crate::store::Store;
 
 /// `pull [-q] NAME[:TAG|@DIGEST]`
@@ -33,4 +36,27 @@ pub fn run(args: &PullArgs) -> Result<u8> {
         super::print(&format!("{}\n", args.name))
     };
     get().map(|()| 0).map_err(|error| super::failed(&error))
+}
+
+/// Gets the image from its registry, if `--pull` wants that.
+pub(super) fn if_needed(args: &RunArgs) -> Result<()> {
+    let text = args.image_and_command.first().and_then(|text| text.to_str()).unwrap_or("host");
+    if args.mounts.rootfs || args.pull == Pull::Never || !Base::is_name(text) {
+        return Ok(());
+    }
+    let Ok(name) = text.parse::<Name>() else { return Ok(()) }; // what is wrong with it is told later
+    let store = Store::open()?;
+    let images = Images::open(&store)?;
+    if args.pull == Pull::Missing {
+        if images.find(text)?.is_some() {
+            return Ok(());
+        }
+        tell(&format!("Unable to find image '{}' locally", name.short()));
+    }
+    pull(&images, &name, &mut tell)
+}
+
+/// docker's lines about an image go to the standard error: the output is the program's.
+fn tell(line: &str) {
+    let _ = writeln!(stderr(), "{line}");
 }

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use nix::sys::signal::Signal;
 
-use crate::store::Store;
+use crate::monitor::Message;
 
 /// `rm [-f] CONTAINER...`
 #[derive(Args, Debug, Clone)]
@@ -20,22 +20,15 @@ pub struct RmArgs {
 
 /// Removes what is left of each container; with `-f` ends it first.
 pub fn run(args: &RmArgs) -> Result<u8> {
-    let remove = || -> Result<()> {
-        let store = Store::open()?;
-        super::gc::sweep_if_needed(&store)?;
-        for name in &args.containers {
-            let container = store.find(name)?;
-            if container.is_alive()? {
-                ensure!(
-                    args.force,
-                    "the container {name} is running: end it first (final kill {name}) or use -f"
-                );
-                super::kill::signal(&container, Signal::SIGKILL)?;
-            }
-            container.remove_when_ended()?;
-            super::print(&format!("{name}\n"))?;
+    super::for_each(&args.containers, |_, container| {
+        if container.is_alive()? {
+            let name = &container.state.name;
+            ensure!(
+                args.force,
+                "the container {name} is running: end it first (final stop {name}) or use -f"
+            );
+            super::stop::end(&container, &Message::Signal(Signal::SIGKILL))?;
         }
-        Ok(())
-    };
-    remove().map(|()| 0).map_err(|error| super::failed(&error))
+        container.remove()
+    })
 }

@@ -1,77 +1,48 @@
 //! `final run`
 
-use std::io::{Write as _, stderr};
-
 use anyhow::Result;
-use colored::Colorize as _;
-use nix::unistd::geteuid;
-use step01_namespaces::{Signals, say, warn};
+use clap::Args;
+use step01_namespaces::Signals;
 
-use crate::bundle::Bundle;
-use crate::cli::{Pull, RunArgs};
-use crate::image::{Base, Images, Name, pull::pull};
-use crate::network::Claim;
-use crate::security::protect_own_program;
-use crate::spec::Request;
-use crate::store::{State, Store, new_id};
-use crate::{create, spec};
+use super::create::Plan;
+use super::pull;
+use crate::cli::RunArgs;
+use crate::client::{self, Wanted};
+use crate::monitor;
 
-/// Flags + image -> bundle -> a container's whole life; returns its exit status.
-pub fn run(args: &RunArgs) -> Result<u8> {
-    protect_own_program()?;
-    let store = Store::open()?;
-    pull_if_needed(args, &store)?; // a Ctrl-C may still end us
+/// `run [OPTIONS] [IMAGE [COMMAND...]]`
+#[derive(Args, Debug, Clone)]
+#[command(override_usage = "final run [OPTIONS] [IMAGE [COMMAND...]]")]
+pub struct RunVerb {
+    /// Leave it running, and print its id
+    #[arg(long, short)]
+    pub detach: bool,
+
+    /// The container.
+    #[command(flatten)]
+    pub container: RunArgs,
+}
+
+/// Makes a container, starts it, and stays with it to its end; returns its exit status.
+// ANCHOR: run
+pub fn run(args: &RunVerb) -> Result<u8> {
+    super::begin_start()?;
+    pull::if_needed(&args.container)?; // a Ctrl-C may still end us
     let signals = Signals::block()?;
-
     // All of it is checked before anything is made.
-    let request = Request::new(args, &store)?;
-    let id = new_id()?;
-    let directory = store.bundle_of(&id);
-    let rootfs = request.base.root(&store)?;
-    let spec = spec::build(args, &request, &id, &rootfs)?;
-    let bundle = Bundle::new(&spec)?;
+    let mut plan = Plan::new(&args.container, !args.detach)?;
+    plan.state.input_ends = !args.detach;
+    let cidfile = plan.note_id(args.container.life.cidfile.as_deref())?;
+    let (id, stdio) = (plan.state.id.clone(), plan.stdio);
 
-    super::gc::sweep_if_needed(&store)?;
-    let claim = Claim::take(bundle.network.as_ref(), &store)?;
-    let base = request.base;
-    let mut state = State::new(id, args.name.clone(), base.name.clone(), request.command)?;
-    state.image_id.clone_from(&base.id);
-    state.rm = args.rm;
-    state.ports = claim.shown(&bundle.exposed);
-    let mut container = store.create(state)?;
-    base.provide(&store)?;
-    Bundle::save(&directory, &spec)?;
-    if !geteuid().is_root() && args.network.net.is_none() {
-        say(
-            "rootless:".yellow(),
-            "you are not root, so this container has a user namespace, and of networks only its \
-             own loopback (--net host shares yours)",
-        );
+    let wanted = Wanted { input: stdio.interactive, terminal: stdio.tty, signals: true };
+    let attach = (!args.detach).then_some(wanted);
+    let connection = monitor::start(attach, || plan.make_ready())?;
+    monitor::wait_until_started(&connection)?;
+    cidfile.keep();
+    match attach {
+        Some(wanted) => client::attach(&connection, wanted, &signals),
+        None => super::print(&format!("{id}\n")).map(|()| 0),
     }
-    let status = create::run(&mut container, &bundle, claim, &signals)?;
-    // The program has run, and its status is what our caller waits for.
-    container.finish(status).unwrap_or_else(|error| warn(&format!("{error:#}")));
-    Ok(status)
 }
-
-/// Gets the image from its registry, if `--pull` wants that.
-fn pull_if_needed(args: &RunArgs, store: &Store) -> Result<()> {
-    let text = args.image_and_command.first().and_then(|text| text.to_str()).unwrap_or("host");
-    if args.mounts.rootfs || args.pull == Pull::Never || !Base::is_name(text) {
-        return Ok(());
-    }
-    let Ok(name) = text.parse::<Name>() else { return Ok(()) }; // what is wrong with it is told later
-    let images = Images::open(store)?;
-    if args.pull == Pull::Missing {
-        if images.find(text)?.is_some() {
-            return Ok(());
-        }
-        tell(&format!("Unable to find image '{}' locally", name.short()));
-    }
-    pull(&images, &name, &mut tell)
-}
-
-/// docker's lines about an image go to the standard error: the output is the program's.
-fn tell(line: &str) {
-    let _ = writeln!(stderr(), "{line}");
-}
+// ANCHOR_END: run

@@ -21,7 +21,7 @@ const LEAST: usize = 450;
 /// With this variable a walk stops at every call, which takes a minute; without, at one in [`STRIDE`].
 const EVERY_CALL: &str = "WORKSHOP_EVERY_CALL";
 const STRIDE: usize = 25;
-/// What comes after a runtime that was killed, in turn: each has to clean up.
+/// What comes after a monitor that was killed, in turn: each has to clean up.
 const NEXT: [&str; 3] = ["ps", "gc", "run --rm --net none host true"];
 /// The first thing that a child does, as a call's object.
 const PR_SET_PDEATHSIG: &str = "1";
@@ -83,7 +83,7 @@ impl Walk {
     pub fn of(mut self, fault: Fault) {
         let stride = if env::var_os(EVERY_CALL).is_some() { 1 } else { STRIDE };
         let mut walked = 0;
-        for role in [Role::Runtime, Role::Container] {
+        for role in [Role::Runtime, Role::Monitor, Role::Container] {
             let (mut number, mut not_reached) = (1, 0);
             while not_reached < 2 {
                 let watched = self.run(Some((Point { role, number }, fault)));
@@ -93,7 +93,7 @@ impl Walk {
                 };
                 (walked, number, not_reached) = (walked + 1, number + stride, 0);
                 if watched.outlived {
-                    self.wrong(call, "the container outlived its runtime");
+                    self.wrong(call, "the container outlived its monitor");
                 }
                 match fault {
                     Fault::Error => self.judge_error(call, &watched.outcome),
@@ -136,7 +136,7 @@ impl Walk {
         let is_clear = |line: &&str| line.contains("cannot ");
         let causes = told.iter().filter(is_cause).count();
         match outcome.status {
-            STATUS if lines(outcome) != lines(&self.normal) => {
+            STATUS if shown(outcome) != shown(&self.normal) => {
                 self.wrong(call, &format!("another container: {outcome:?}"));
             }
             STATUS if told.is_empty() && may_be_ignored(call).is_some() => {}
@@ -152,11 +152,13 @@ impl Walk {
         }
     }
 
-    /// A process was killed: the container's death its runtime reports, and undoes what it made;
-    /// after the runtime's own the next command does.
+    /// A process was killed: the container's death its monitor reports, and undoes what it made;
+    /// after the monitor's own the next command does.
     fn judge_kill(&mut self, call: &Call, outcome: &Outcome, walked: usize) {
         match call.role {
-            Role::Runtime => self.clean_up(NEXT[walked % NEXT.len()], call),
+            // The container goes on without it, and is cleaned up as always; or there is none yet.
+            Role::Runtime => self.ensure_restored(call, ""),
+            Role::Monitor => self.clean_up(NEXT[walked % NEXT.len()], call),
             // Between Ready and the exec, it looks like the program's end.
             Role::Container if matches!(outcome.status, Some(125 | 137)) => {
                 self.ensure_restored(call, "");
@@ -215,9 +217,9 @@ fn told(outcome: &Outcome) -> Vec<&str> {
     lines.filter(|line| !line.starts_with("rootless:") && !line.is_empty()).collect()
 }
 
-/// What the container saw. A terminal's echo may come anywhere in it.
-fn lines(outcome: &Outcome) -> Vec<&str> {
-    outcome.stdout.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect()
+/// What the container saw. A terminal's echo of the line's end that we type may come anywhere in it.
+fn shown(outcome: &Outcome) -> String {
+    outcome.stdout.replace(['\r', '\n'], "")
 }
 
 /// Its standard input, a pipe or a terminal; returns our end of it.
@@ -263,6 +265,15 @@ fn may_be_ignored(call: &Call) -> Option<&'static str> {
         "access" if call.object == "/proc/self/exe" => {
             "may we write it? If that is unknown, we may"
         }
+        "accept4" if call.role == Role::Monitor => {
+            "has anybody come? At the end nobody is waited for"
+        }
+        "openat" | "dup2" | "dup3" if call.role == Role::Monitor && call.object == "/dev/null" => {
+            "its caller has gone; then the file of its errors stays open"
+        }
+        "sendto" if call.role == Role::Monitor => {
+            "what a client has not got waits, and is sent again"
+        }
         "openat" | "read" if is_usage(&call.object) => "what has it used? A report, and no limit",
         "rmdir" if begins(&["/sys/fs/cgroup/"]) => "what is in it is ended, and it is tried again",
         "rmdir" if call.object == "/run/container-workshop" => "most often it is not empty",
@@ -298,8 +309,11 @@ fn may_be_unclear(call: &Call) -> Option<&'static str> {
             "it dies while its parent works for it, which tells what it sees"
         }
         (Role::Container, "recvmsg") => "the same",
+        (Role::Runtime | Role::Monitor, "recvfrom") => {
+            "a connection that cannot be read is closed, and that is what the other side tells"
+        }
         (Role::Runtime, "ioctl") => "is it a terminal? If that is unknown, it is none",
-        (Role::Runtime, "statx") if call.object.contains("container-workshop") => {
+        (Role::Runtime | Role::Monitor, "statx") if call.object.contains("container-workshop") => {
             "mkdir has said EEXIST; if it is not known to be a directory, that is what is told"
         }
         _ => return None,

@@ -43,12 +43,13 @@ pub fn outputs_that_take_nothing(_: Who) {
     }
     assert_eq!(status(&["ps"], broken(), Stdio::null()), Some(0)); // as `ps | head -1`
     assert_eq!(status(&["ps"], full(), Stdio::null()), Some(1));
-    // The program's output is the program's; SIGPIPE ends it as it does outside.
-    let words = ["run", "--rm", "host", "sh", "-c", "cat /usr/bin/env; echo $? >&2"];
-    let mut runtime = command(BINARY, &words);
-    let child = runtime.stdin(Stdio::null()).stdout(broken()).stderr(Stdio::piped());
-    let child = child.spawn().unwrap().wait_with_output().unwrap();
-    assert!(String::from_utf8_lossy(&child.stderr).ends_with("141\n"), "{child:?}");
+    // Nobody reads what the program writes: then it is as if SIGPIPE had ended us, as it ends docker.
+    // The program goes on, and its log has all of it.
+    let words = ["run", "--name", "box", "host", "sh", "-c", "cat /etc/passwd; echo $?"];
+    assert_eq!(status(&words, broken(), Stdio::null()), Some(141));
+    assert_eq!(final_(&["wait", "box"]).stdout, "0\n");
+    assert!(final_(&["logs", "box"]).stdout.ends_with("\n0\n"));
+    assert_eq!(final_(&["rm", "box"]).status, Some(0));
 }
 
 pub fn closed_standard_files(_: Who) {
@@ -148,13 +149,10 @@ pub fn a_working_directory_that_is_gone(_: Who) {
 }
 
 pub fn an_odd_environment(_: Who) {
-    let list = |directory: Option<&str>| {
+    let list = |name: &str, directory: &str| {
         let mut ps = command(BINARY, &["ps"]);
-        // Nothing else is needed: no HOME, no PATH, no TMPDIR.
-        ps.env_clear().current_dir(scratch());
-        if let Some(path) = directory {
-            ps.env("XDG_RUNTIME_DIR", path);
-        }
+        // Nothing else is needed: no PATH, no TMPDIR.
+        ps.env_clear().current_dir(scratch()).env(name, directory);
         outcome(&mut ps)
     };
     let (file, link) = (format!("{}/file", scratch()), format!("{}/link", scratch()));
@@ -162,26 +160,30 @@ pub fn an_odd_environment(_: Who) {
     std::os::unix::fs::symlink(scratch(), &link).unwrap();
     let long = format!("/{}", "x".repeat(5000));
     for (directory, named) in [
-        ("/no/such", "No such file"),
+        ("/no/such", "Permission denied"),
         ("/no\n\x1b[2J", r"/no\n\u{1b}[2J"),
         (&*file, "not a directory"),
         (&link, "not a directory"),
         ("/etc", "belongs to user "), // 0, or 65534 where a user namespace does not have that one
         (&long, "name too long"),
     ] {
-        check(&directory, &list(Some(directory)), 1, &["XDG_RUNTIME_DIR", named]);
+        let named = &[named, "FINAL_ROOT"];
+        check(&directory, &list("FINAL_ROOT", directory), 1, named);
     }
     fs::remove_file(file).unwrap();
     fs::remove_file(link).unwrap();
-    // A relative path is as good as none: /tmp it is, and nothing in the working directory.
-    for directory in [None, Some(""), Some("relative"), Some("../x")] {
-        let ended = list(directory);
-        assert_eq!(ended.status, Some(0), "{directory:?}: {ended:?}");
+    // In the data directory, or below the home directory; a relative path is as good as none.
+    let home = format!("{}/home", scratch());
+    for (name, place) in [("XDG_DATA_HOME", ""), ("HOME", "/.local/share")] {
+        let ended = list(name, &home);
+        assert_eq!(ended.status, Some(0), "{name}: {ended:?}");
+        assert!(Path::new(&format!("{home}{place}/container-workshop/containers")).is_dir());
+        fs::remove_dir_all(&home).unwrap();
     }
+    let mut ps = command(BINARY, &["ps"]);
+    ps.env_clear().current_dir(scratch());
+    ps.env("FINAL_ROOT", "relative").env("XDG_DATA_HOME", "../x").env("HOME", &home);
+    assert_eq!(outcome(&mut ps).status, Some(0));
+    fs::remove_dir_all(&home).unwrap();
     assert_eq!(fs::read_dir(scratch()).unwrap().count(), 0);
-    let fallback = format!("/tmp/container-workshop-{}", nix::unistd::geteuid());
-    assert!(Path::new(&fallback).is_dir());
-    for below in ["/container-workshop/containers", "/container-workshop", ""] {
-        let _ = fs::remove_dir(format!("{fallback}{below}")); // unless somebody uses it
-    }
 }

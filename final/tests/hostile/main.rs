@@ -97,7 +97,8 @@ fn check(what: &dyn std::fmt::Debug, refused: &Outcome, status: i32, named: &[&s
     if text.chars().any(|c| c.is_control() && c != '\n') {
         fail("control characters reach the terminal");
     }
-    if text.len() > 1200 {
+    // The list of all verbs is as long as it is.
+    if text.len() > 1200 && !text.contains("\nCommands:\n") {
         fail("it is too long to be read");
     }
 }

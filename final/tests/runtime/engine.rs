@@ -11,7 +11,7 @@ use workshop::lab::Who;
 use workshop::suite::{command, eventually, finish};
 use workshop::wire::Wire;
 
-use crate::{BINARY, final_, probe_volume, script, start, stop};
+use crate::{BINARY, final_, kill_monitor, kill_with_monitor, probe_volume, script, start, stop};
 
 pub fn the_programs_exit_status_is_passed_on(_: Who) {
     for (text, status) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255)] {
@@ -52,7 +52,12 @@ pub fn bad_input_is_named_and_ends_in_125(_: Who) {
         (&["--volume", "/usr:x"], "x"),
         (&["--workdir", "x"], "x"),
         (&["--env", "=x"], "NAME"),
-        (&["-d", "host"], "-d"),
+        (&["--restart", "unless-stopped", "host"], "unless-stopped"),
+        (&["--restart", "always", "host"], "contradict"),
+        (&["--stop-signal", "NONE", "host"], "NONE"),
+        (&["--stop-timeout", "-2", "host"], "-2"),
+        (&["--label", "=x", "host"], "label"),
+        (&["--cidfile", "/etc/passwd", "host"], "/etc/passwd"),
         (&["--pull", "never", "no-such-image"], "no-such-image"),
         (&["/etc/passwd"], "/etc/passwd"),
     ] {
@@ -191,25 +196,27 @@ pub fn environment_and_working_directory_are_as_told(_: Who) {
     assert_eq!(script(&["-w", "/a/b"], "pwd").stdout, "/a/b\n");
 }
 
-pub fn a_killed_runtime_takes_its_container_along(who: Who) {
+pub fn a_killed_monitor_takes_its_container_along(who: Who) {
     // One that has changed its user is not killed by the kernel: the clean-up has to do it.
     if who == Who::Root {
         let volume = probe_volume();
-        let mut runtime = start("other", &["-v", &volume], &["/probe", "@become", "1000"]);
-        runtime.kill().unwrap();
-        runtime.wait().unwrap();
+        let runtime = start("other", &["-v", &volume], &["/probe", "@become", "1000"]);
+        kill_monitor("other");
+        let told = finish(runtime, Duration::from_secs(60));
+        assert_eq!(told.status, Some(125), "{told:?}");
+        assert!(told.stderr.contains("monitor was killed"), "{told:?}");
         assert_eq!(final_(&["gc"]).status, Some(0));
     }
     let port = if who == Who::Plain { &[][..] } else { &["-p", "8080:80"] };
-    let mut runtime = start("orphan", port, &["sleep", "1000"]);
-    runtime.kill().unwrap(); // SIGKILL: no guard runs
-    runtime.wait().unwrap();
+    let runtime = start("orphan", port, &["sleep", "1000"]);
+    kill_monitor("orphan"); // SIGKILL: no guard runs
+    assert_eq!(finish(runtime, Duration::from_secs(60)).status, Some(125));
     // One more command brings the host back to what it was; the lab looks if that is so.
     let listed = final_(&["ps", "--all"]);
     assert!(!listed.stdout.contains("orphan"), "{listed:?}");
 }
 
-pub fn a_runtime_killed_at_any_time_leaves_nothing(who: Who) {
+pub fn a_monitor_killed_at_any_time_leaves_nothing(who: Who) {
     let port = if who == Who::Plain { &[][..] } else { &["-p", "8080:80"] };
     let words = [&["run", "--rm"], port, &["host", "true"]].concat();
     let start = Instant::now();
@@ -221,8 +228,7 @@ pub fn a_runtime_killed_at_any_time_leaves_nothing(who: Who) {
         let mut runtime = command(BINARY, &words);
         let mut runtime = runtime.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         sleep(whole * part / parts);
-        runtime.kill().unwrap();
-        runtime.wait().unwrap();
+        kill_with_monitor(&mut runtime);
         let cleaned = final_(&["gc"]);
         assert_eq!((cleaned.status, cleaned.stderr.as_str()), (Some(0), ""), "{part}/{parts}");
         let links = Wire::open().and_then(|wire| wire.links()).unwrap();
@@ -233,9 +239,9 @@ pub fn a_runtime_killed_at_any_time_leaves_nothing(who: Who) {
 
 pub fn a_living_container_survives_the_clean_up(_: Who) {
     let survivor = start("survivor", &["-p", "8080:80"], &["sleep", "1000"]);
-    let mut orphan = start("orphan", &["-p", "8081:80"], &["sleep", "1000"]);
-    orphan.kill().unwrap();
-    orphan.wait().unwrap();
+    let orphan = start("orphan", &["-p", "8081:80"], &["sleep", "1000"]);
+    kill_monitor("orphan");
+    finish(orphan, Duration::from_secs(60));
     assert_eq!(final_(&["gc"]).status, Some(0));
     assert!(final_(&["ps"]).stdout.contains("survivor"));
     let out = final_(&["exec", "survivor", "sh", "-c", "cat < /dev/null; echo alive"]);

@@ -5,6 +5,7 @@
 mod engine;
 mod files;
 mod isolation;
+mod life;
 mod limits;
 mod names;
 mod network;
@@ -19,6 +20,9 @@ mod words;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use workshop::monitors::{kill_monitor, kill_process, monitor};
 use workshop::suite::{Outcome, Test, command, eventually, probe_volume, run, suite};
 use workshop::test;
 
@@ -27,6 +31,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_final");
 use engine::*;
 use files::*;
 use isolation::*;
+use life::*;
 use limits::*;
 use names::*;
 use network::*;
@@ -49,8 +54,8 @@ static TESTS: &[Test] = &[
     test!(exec_joins_the_container, [Root, LabRoot, Plain]),
     test!(input_is_passed_on_if_asked_for, [Root, Plain]),
     test!(environment_and_working_directory_are_as_told, [Root, Plain]),
-    test!(a_killed_runtime_takes_its_container_along, [Root, LabRoot, Plain]),
-    test!(a_runtime_killed_at_any_time_leaves_nothing, [Root, LabRoot, Plain]),
+    test!(a_killed_monitor_takes_its_container_along, [Root, LabRoot, Plain]),
+    test!(a_monitor_killed_at_any_time_leaves_nothing, [Root, LabRoot, Plain]),
     test!(a_living_container_survives_the_clean_up, [Root, LabRoot]),
     // files.rs
     test!(mounts_are_as_they_were_asked_for, [Root, LabRoot, Plain]),
@@ -65,6 +70,28 @@ static TESTS: &[Test] = &[
     test!(exec_cannot_be_spied_upon, [Root, LabRoot, Plain]),
     test!(etc_is_written_inside_the_image, [Root, LabRoot, Plain]),
     test!(the_container_does_not_see_the_host, [Root, LabRoot, Plain]),
+    // life.rs
+    test!(a_detached_container_serves_until_it_is_stopped, [Root, LabRoot, Plain]),
+    test!(logs_have_both_streams_with_their_times, [Root, Plain]),
+    test!(logs_are_followed_to_the_end, [Root, Plain]),
+    test!(logs_are_rotated, [Root]),
+    test!(stop_asks_first_and_then_kills, [Root, LabRoot, Plain]),
+    test!(a_created_container_is_started_later, [Root, LabRoot, Plain]),
+    test!(what_was_written_is_there_after_the_next_start, [Root, LabRoot, Plain]),
+    test!(two_wait_for_one_end, [Root, Plain]),
+    test!(a_restart_policy_counts, [Root, LabRoot, Plain]),
+    test!(stop_ends_what_would_be_restarted, [Root, Plain]),
+    test!(a_paused_container_stands_still, [Root], Limits),
+    test!(without_a_cgroup_nothing_is_paused, [LabRoot, Plain], NoLimits),
+    test!(two_are_attached_at_once, [Root, LabRoot, Plain]),
+    test!(keys_detach_from_a_terminal, [Root, Plain]),
+    test!(a_container_outlives_who_started_it, [Root, LabRoot, Plain]),
+    test!(who_is_killed_at_any_time_leaves_a_whole_container_or_none, [Root, LabRoot, Plain]),
+    test!(a_reader_that_never_reads_holds_up_nobody, [Root, Plain]),
+    test!(a_slow_reader_loses_nothing, [Root, Plain]),
+    test!(two_starts_at_once_start_it_once, [Root, LabRoot, Plain]),
+    test!(a_detached_container_keeps_nothing_of_its_caller, [Root, Plain]),
+    test!(the_state_is_where_it_belongs, [Plain]),
     // limits.rs
     test!(too_much_memory_is_killed_and_reported, [Root, Plain], Limits),
     test!(processor_time_is_limited, [Root, Plain], Limits),
@@ -108,7 +135,7 @@ static TESTS: &[Test] = &[
     test!(an_init_waits_for_orphans, [Root, Plain]),
     test!(an_init_leaves_the_terminal_to_the_program, [Root, LabRoot, Plain]),
     test!(an_init_knows_nothing_of_the_caller, [Root, LabRoot, Plain]),
-    test!(an_init_dies_with_the_runtime, [Root, Plain]),
+    test!(an_init_dies_with_the_monitor, [Root, Plain]),
     test!(an_init_does_so_among_the_hosts_processes_too, [Root, Plain], Limits),
     // security.rs
     test!(capabilities_are_added_and_dropped, [Root, LabRoot, Plain]),
@@ -132,7 +159,7 @@ static TESTS: &[Test] = &[
     test!(another_user_may_do_less, [Root]),
     test!(exec_is_the_containers_user_or_another, [Root]),
     test!(exec_can_have_all_capabilities, [Root, LabRoot, Plain]),
-    test!(another_user_dies_with_the_runtime, [Root]),
+    test!(another_user_dies_with_the_monitor, [Root]),
     test!(where_there_is_one_id_another_is_refused, [LabRoot, Plain]),
 ];
 
@@ -162,6 +189,27 @@ fn start(name: &str, options: &[&str], words: &[&str]) -> Child {
     // It is up when a process can join it.
     eventually(&format!("{name} runs"), || final_(&["exec", name, "true"]).status == Some(0));
     child
+}
+
+/// Kills `final run`, and the monitor that it has started, if it has.
+fn kill_with_monitor(runtime: &mut Child) {
+    let pid = Pid::from_raw(runtime.id().cast_signed());
+    kill(pid, Signal::SIGSTOP).unwrap(); // so it cannot start one meanwhile
+    children(pid).into_iter().for_each(kill_process);
+    runtime.kill().unwrap();
+    runtime.wait().unwrap();
+}
+
+/// The child processes: those that name it as their parent (proc_pid_stat(5)).
+fn children(parent: Pid) -> Vec<Pid> {
+    let all = std::fs::read_dir("/proc").unwrap();
+    let pids = all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        rest.split(' ').nth(1) == Some(&parent.to_string())
+    };
+    pids.filter(is_child).map(Pid::from_raw).collect()
 }
 
 /// Kills the container, and waits for its runtime.

@@ -219,7 +219,7 @@ pub fn a_name_server_lives_as_long_as_its_network_is_used(_: Who) {
         if with_server {
             kill_hard(servers()[0]);
         }
-        one.kill().unwrap();
+        crate::kill_monitor("one");
         one.wait().unwrap();
         assert_eq!(final_(&["ps"]).status, Some(0));
         made.ensure_restored(&[]).unwrap();

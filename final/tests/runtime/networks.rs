@@ -239,7 +239,7 @@ pub fn a_network_survives_who_is_killed(_: Who) {
     let made = Snapshot::take(&[]).unwrap();
     for _ in 0..2 {
         let mut runtime = web("web", &["--net", "blue", "-p", "8080:80"]);
-        runtime.kill().unwrap();
+        crate::kill_monitor("web");
         runtime.wait().unwrap();
         network(&["ls"]);
         made.ensure_restored(&[]).unwrap();
@@ -253,8 +253,7 @@ pub fn a_network_survives_who_is_killed(_: Who) {
         let mut runtime = command(BINARY, &words);
         let mut runtime = runtime.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         sleep(whole * part / 30);
-        runtime.kill().unwrap();
-        runtime.wait().unwrap();
+        crate::kill_with_monitor(&mut runtime);
         let cleaned = final_(&["network", "ls"]);
         assert_eq!((cleaned.status, &*cleaned.stderr), (Some(0), ""), "{part}");
         made.ensure_restored(&[]).unwrap_or_else(|error| panic!("{part}: {error:#}"));

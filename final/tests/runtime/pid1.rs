@@ -77,9 +77,9 @@ pub fn an_init_knows_nothing_of_the_caller(_: Who) {
     assert_eq!(seen.stdout, "3\ndone\n", "{seen:?}");
 }
 
-pub fn an_init_dies_with_the_runtime(_: Who) {
+pub fn an_init_dies_with_the_monitor(_: Who) {
     let mut runtime = start("box", &["--init"], &["sleep", "1000"]);
-    runtime.kill().unwrap();
+    crate::kill_monitor("box");
     runtime.wait().unwrap();
     assert!(!final_(&["ps", "--all"]).stdout.contains("box"));
 }

@@ -142,11 +142,11 @@ pub fn the_processes_of_others_are_shared_if_asked_for(_: Who) {
     assert!(!runs("sleep 12323") && !runs("sleep 12324"));
     assert!(runs("sleep 12321"));
 
-    // A killed runtime: the next command ends what the kernel has not.
+    // A killed monitor: the next command ends what the kernel has not.
     let leave = "setsid sleep 12325 & exec sleep 12326";
     let mut second = start("second", &["--pid", "container:first"], &["sh", "-c", leave]);
     eventually("both run", || runs("sleep 12325") && runs("sleep 12326"));
-    second.kill().unwrap();
+    crate::kill_monitor("second");
     second.wait().unwrap();
     assert_eq!(final_(&["gc"]).status, Some(0));
     assert!(!runs("sleep 12325") && !runs("sleep 12326"));

@@ -97,8 +97,8 @@ pub fn exec_can_have_all_capabilities(_: Who) {
 }
 
 /// The kernel forgets PR_SET_PDEATHSIG with a change of user.
-pub fn another_user_dies_with_the_runtime(_: Who) {
-    let mut runtime = start("orphan", &["-u", "nobody"], &["sleep", "123454321"]);
+pub fn another_user_dies_with_the_monitor(_: Who) {
+    let runtime = start("orphan", &["-u", "nobody"], &["sleep", "123454321"]);
     let runs = || {
         let all = fs::read_dir("/proc")
             .unwrap()
@@ -106,8 +106,8 @@ pub fn another_user_dies_with_the_runtime(_: Who) {
         all.into_iter().any(|line| line == "sleep\x00123454321\x00")
     };
     assert!(runs());
-    runtime.kill().unwrap();
-    runtime.wait().unwrap();
+    crate::kill_monitor("orphan");
+    workshop::suite::finish(runtime, std::time::Duration::from_secs(60));
     eventually("it has ended", || !runs());
     assert_eq!(final_(&["gc"]).status, Some(0));
 }

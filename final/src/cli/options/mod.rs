@@ -1,5 +1,6 @@
 //! The options of `run`, by theme.
 
+mod life;
 mod limits;
 mod mounts;
 mod names;
@@ -12,6 +13,7 @@ use std::ffi::OsString;
 
 use clap::{Args, ValueEnum};
 
+pub use life::{LifeArgs, grace};
 pub use limits::LimitArgs;
 pub use mounts::{HostDevice, MountArgs};
 pub use names::NameArgs;
@@ -33,9 +35,9 @@ pub enum Pull {
     Always,
 }
 
-/// `run [OPTIONS] [IMAGE [COMMAND...]]`
+/// `[OPTIONS] [IMAGE [COMMAND...]]`
 #[derive(Args, Debug, Clone)]
-#[command(disable_help_flag = true, override_usage = "final run [OPTIONS] [IMAGE [COMMAND...]]")]
+#[command(disable_help_flag = true)]
 pub struct RunArgs {
     /// A name for the container; without it, its id
     #[arg(long, value_parser = crate::store::parse_name)]
@@ -77,9 +79,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pub pull: Pull,
 
-    /// Remove the container when its program ends
-    #[arg(long)]
-    pub rm: bool,
+    /// When it ends, and what becomes of it then.
+    #[command(flatten)]
+    pub life: LifeArgs,
 
     /// `-i` and `-t`.
     #[command(flatten)]
