@@ -89,6 +89,7 @@ static TESTS: &[Test] = &[
     test!(who_is_killed_at_any_time_leaves_a_whole_container_or_none, [Root, LabRoot, Plain]),
     test!(a_reader_that_never_reads_holds_up_nobody, [Root, Plain]),
     test!(a_slow_reader_loses_nothing, [Root, Plain]),
+    test!(stats_show_what_is_used, [Root, LabRoot, Plain]),
     test!(two_starts_at_once_start_it_once, [Root, LabRoot, Plain]),
     test!(a_detached_container_keeps_nothing_of_its_caller, [Root, Plain]),
     test!(the_state_is_where_it_belongs, [Plain]),
