@@ -26,6 +26,7 @@ use crate::verbs::rmi::RmiArgs;
 use crate::verbs::run::RunVerb;
 use crate::verbs::save::SaveArgs;
 use crate::verbs::start::StartArgs;
+use crate::verbs::stats::StatsArgs;
 use crate::verbs::stop::StopArgs;
 use crate::verbs::tag::TagArgs;
 use crate::verbs::wait::WaitArgs;
@@ -69,6 +70,8 @@ pub enum Verb {
     Unpause(PauseArgs),
     /// Wait until containers have ended, and print their exit statuses
     Wait(WaitArgs),
+    /// Show what containers use
+    Stats(StatsArgs),
     /// Remove containers
     Rm(RmArgs),
     /// List images

@@ -233,13 +233,13 @@ pub fn no_more_processes(_: Who) {
 }
 
 pub fn no_more_memory(_: Who) {
-    let ran = (0..40)
+    let ran = (0..80)
         .filter(|step| {
             let words = ["Cannot allocate memory", "ENOMEM", "status "];
             run_limited(Resource::RLIMIT_AS, step * (1 << 19), &words)
         })
         .count();
-    assert!((1..40).contains(&ran), "with {ran} of the limits it ran");
+    assert!((1..80).contains(&ran), "with {ran} of the limits it ran");
 }
 
 pub fn no_file_may_grow(_: Who) {

@@ -439,6 +439,31 @@ pub fn a_slow_reader_loses_nothing(_: Who) {
     }
 }
 
+pub fn stats_show_what_is_used(who: Who) {
+    let volume = probe_volume();
+    let limit = if who == Who::Root { &["--memory", "64m"][..] } else { &[] };
+    detach("busy", &[&["-v", &volume], limit].concat(), "/probe @spin 1000");
+    detach("idle", &[], "sleep 1000");
+    let table = done(&["stats", "--no-stream"]);
+    assert!(table.starts_with("CONTAINER ID   NAME "), "{table}");
+    let line = |name: &str| table.lines().find(|line| line.contains(name)).unwrap_or_default();
+    assert!(!line("busy").is_empty() && !line("idle").is_empty(), "{table}");
+    if who == Who::Root {
+        let cpu = |name: &str| -> f64 {
+            line(name).split_whitespace().nth(2).unwrap().trim_end_matches('%').parse().unwrap()
+        };
+        // Others may have the processors, too; but who sleeps uses none.
+        assert!(cpu("busy") > 5.0 && cpu("idle") < 1.0, "{table}");
+        assert!(line("busy").contains(" / 64MiB "), "{table}");
+        assert!(line("busy").ends_with(" 2"), "a shell and the probe: {table}");
+    }
+    let one = done(&["stats", "--no-stream", "idle"]);
+    assert_eq!(one.lines().count(), 2, "{one}");
+    assert!(final_(&["stats", "--no-stream", "nobody"]).stderr.contains("no such container"));
+    done(&["rm", "-f", "busy", "idle"]);
+    assert!(final_(&["stats", "--no-stream"]).stdout.lines().count() == 1);
+}
+
 pub fn two_starts_at_once_start_it_once(_: Who) {
     done(&["create", "--name", "box", "host", "sh", "-c", "echo run; sleep 1000"]);
     for round in 1..=5 {

@@ -91,6 +91,7 @@ static TESTS: &[Test] = &[
     test!(who_is_killed_at_any_time_leaves_a_whole_container_or_none, [Root, LabRoot, Plain]),
     test!(a_reader_that_never_reads_holds_up_nobody, [Root, Plain]),
     test!(a_slow_reader_loses_nothing, [Root, Plain]),
+    test!(stats_show_what_is_used, [Root, LabRoot, Plain]),
     test!(two_starts_at_once_start_it_once, [Root, LabRoot, Plain]),
     test!(a_detached_container_keeps_nothing_of_its_caller, [Root, Plain]),
     test!(the_state_is_where_it_belongs, [Plain]),
@@ -142,6 +143,7 @@ static TESTS: &[Test] = &[
     test!(an_init_leaves_the_terminal_to_the_program, [Root, LabRoot, Plain]),
     test!(an_init_knows_nothing_of_the_caller, [Root, LabRoot, Plain]),
     test!(an_init_dies_with_the_monitor, [Root, Plain]),
+    test!(an_init_does_so_among_the_hosts_processes_too, [Root, Plain], Limits),
     // security.rs
     test!(capabilities_are_added_and_dropped, [Root, LabRoot, Plain]),
     test!(exec_has_what_the_container_has, [Root, LabRoot, Plain]),

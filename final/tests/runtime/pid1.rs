@@ -6,6 +6,7 @@ use workshop::lab::Who;
 use workshop::pty::Terminal;
 use workshop::suite::{command, eventually, finish, run};
 
+use crate::shared::{process, runs};
 use crate::{BINARY, final_, script, start, stop};
 
 pub fn an_init_is_in_front_of_the_program(_: Who) {
@@ -81,4 +82,22 @@ pub fn an_init_dies_with_the_monitor(_: Who) {
     crate::kill_monitor("box");
     runtime.wait().unwrap();
     assert!(!final_(&["ps", "--all"]).stdout.contains("box"));
+}
+
+/// Among the host's processes it is not PID 1, and inherits its orphans nevertheless.
+pub fn an_init_does_so_among_the_hosts_processes_too(_: Who) {
+    let orphan = "(sleep 12399 &); exec sleep 12398";
+    let runtime = start("box", &["--init", "--pid", "host"], &["sh", "-c", orphan]);
+    eventually("both run", || runs("sleep 12398") && runs("sleep 12399"));
+    // It had a parent for an instant, the shell.
+    let parent = || {
+        let status = format!("/proc/{}/status", process("sleep 12399")?);
+        let status = std::fs::read_to_string(status).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t"))?;
+        std::fs::read_to_string(format!("/proc/{parent}/comm")).ok()
+    };
+    eventually("the orphan is the init's", || parent().as_deref() == Some("init\n"));
+    assert_eq!(final_(&["kill", "--signal", "TERM", "box"]).status, Some(0));
+    assert_eq!(finish(runtime, Duration::from_secs(60)).status, Some(143));
+    assert!(!runs("sleep 12398") && !runs("sleep 12399"));
 }

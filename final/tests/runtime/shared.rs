@@ -22,12 +22,19 @@ fn own(kind: &str) -> String {
     read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string()
 }
 
-/// A process of the lab with this line as arguments.
-fn runs(wanted: &str) -> bool {
-    fs::read_dir("/proc").unwrap().any(|entry| {
-        let line = fs::read_to_string(entry.unwrap().path().join("cmdline"));
-        line.is_ok_and(|line| line.replace('\0', " ").trim() == wanted)
+/// The process of the lab with this line as arguments.
+pub fn process(wanted: &str) -> Option<String> {
+    fs::read_dir("/proc").unwrap().find_map(|entry| {
+        let entry = entry.unwrap();
+        let line = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        let is_it = line.replace('\0', " ").trim() == wanted;
+        is_it.then(|| entry.file_name().into_string().unwrap())
     })
+}
+
+/// Whether there is one.
+pub fn runs(wanted: &str) -> bool {
+    process(wanted).is_some()
 }
 
 pub fn the_hosts_namespaces_are_shared_if_asked_for(who: Who) {

@@ -1,0 +1,159 @@
+//! `final stats`
+
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+use nix::unistd::Pid;
+use step02_cgroups::{Cgroup, Usage};
+
+use crate::bundle::Bundle;
+use crate::store::{Container, Store};
+
+/// `stats [--no-stream] [CONTAINER...]`
+#[derive(Args, Debug, Clone)]
+pub struct StatsArgs {
+    /// Show it once, instead of every second
+    #[arg(long)]
+    pub no_stream: bool,
+
+    /// Names, ids, or beginnings of ids; without any, all that run
+    pub containers: Vec<String>,
+}
+
+/// Shows what containers use, in docker's columns: what their cgroups and network namespaces count.
+pub fn run(args: &StatsArgs) -> Result<u8> {
+    let show = || -> Result<()> {
+        let store = Store::open()?;
+        super::gc::sweep_if_needed(&store)?;
+        for name in &args.containers {
+            store.find(name)?.first_process()?; // or it is an error, and not a missing line
+        }
+        loop {
+            let table = table(&store, &args.containers)?;
+            if args.no_stream {
+                return super::print(&table);
+            }
+            super::print(&format!("\x1b[H\x1b[2J{table}"))?; // the cursor home, the screen empty
+        }
+    };
+    show().map(|()| 0).map_err(|error| super::failed(&error))
+}
+
+/// Looks twice, as the share of a processor takes a time in which it was used.
+fn table(store: &Store, names: &[String]) -> Result<String> {
+    const TIME: Duration = Duration::from_secs(1);
+    let titles = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "PIDS"];
+    let mut all = Vec::new();
+    for container in store.list()? {
+        let state = &container.state;
+        let is_wanted = names.is_empty()
+            || names.iter().any(|name| state.name == *name || state.id.starts_with(name.as_str()));
+        if is_wanted && let Ok((first, _pidfd)) = container.first_process() {
+            let cgroup = Cgroup::of_container(state.short_id(), first)?;
+            let before = (cgroup.usage(), Instant::now());
+            all.push((container, first, cgroup, before));
+        }
+    }
+    sleep(TIME);
+    let mut rows = vec![titles.map(str::to_owned)];
+    for (container, first, cgroup, (before, then)) in &all {
+        rows.push(row(container, *first, &cgroup.usage(), before, then.elapsed())?);
+    }
+    Ok(super::table(&rows))
+}
+
+fn row(
+    container: &Container,
+    first: Pid,
+    usage: &Usage,
+    before: &Usage,
+    time: Duration,
+) -> Result<[String; 7]> {
+    // As docker, `--` for what nobody counts: a plain user's container may have no cgroup.
+    let unknown = || "--".to_owned();
+    let percent = |part: f64| format!("{:.2}%", part * 100.0);
+    let cpu = usage.cpu.zip(before.cpu).map(|(now, then)| {
+        percent(Duration::from_micros(now.saturating_sub(then)).as_secs_f64() / time.as_secs_f64())
+    });
+    let limit = match Bundle::load(container.bundle())?.limits.memory {
+        Some(limit) => limit.bytes(),
+        None => machines_memory(),
+    };
+    #[allow(clippy::cast_precision_loss, reason = "a share of memory is shown with two digits")]
+    let share = usage.memory.map(|used| percent(used as f64 / limit.max(1) as f64));
+    let memory = usage.memory.map(|used| format!("{} / {}", binary(used), binary(limit)));
+    let network = network(first).map(|(i, o)| format!("{} / {}", decimal(i), decimal(o)));
+    Ok([
+        container.state.short_id().to_owned(),
+        container.state.name.clone(),
+        cpu.unwrap_or_else(unknown),
+        memory.unwrap_or_else(unknown),
+        share.unwrap_or_else(unknown),
+        network.unwrap_or_else(unknown),
+        usage.pids.map_or_else(unknown, |pids| pids.to_string()),
+    ])
+}
+
+/// In bytes: the limit of who has none.
+fn machines_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kibibytes =
+        total.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kibibytes.unwrap_or_default() * 1024
+}
+
+/// Bytes received and sent by all links but the loopback one (proc_pid_net(5), `dev`).
+fn network(first: Pid) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{first}/net/dev")).ok()?;
+    let links = text.lines().filter_map(|line| line.split_once(':'));
+    let mut sum = (0, 0);
+    for (_, counts) in links.filter(|(name, _)| name.trim() != "lo") {
+        let numbers: Vec<u64> = counts.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        sum = (sum.0 + numbers.first()?, sum.1 + numbers.get(8)?);
+    }
+    Some(sum)
+}
+
+fn binary(bytes: u64) -> String {
+    scaled(bytes, 1024.0, ["B", "KiB", "MiB", "GiB", "TiB"])
+}
+
+fn decimal(bytes: u64) -> String {
+    scaled(bytes, 1000.0, ["B", "kB", "MB", "GB", "TB"])
+}
+
+/// With four digits at most, as docker.
+#[allow(clippy::cast_precision_loss, reason = "it is shown with four digits")]
+fn scaled(bytes: u64, step: f64, units: [&str; 5]) -> String {
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= step && unit + 1 < units.len() {
+        (value, unit) = (value / step, unit + 1);
+    }
+    let digits = if value.fract() == 0.0 {
+        0
+    } else if value < 10.0 {
+        3
+    } else if value < 100.0 {
+        2
+    } else {
+        1
+    };
+    format!("{value:.digits$}{}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{binary, decimal};
+
+    #[test]
+    fn sizes_have_four_digits() {
+        assert_eq!(binary(0), "0B");
+        assert_eq!(binary(1536), "1.500KiB");
+        assert_eq!(binary(64 << 20), "64MiB");
+        assert_eq!(decimal(123_456_789), "123.5MB");
+    }
+}
