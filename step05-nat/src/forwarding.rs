@@ -12,6 +12,8 @@ use crate::nftables::{DroppingChain, Nftables};
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const CONF: &str = "/proc/sys/net/ipv4/conf";
+/// That forwarding was off, and what else to set back.
+const NOTE: &str = "ip_forward-was-0";
 
 /// Switches forwarding on, and notes in the pool if it was off, for this bridge or for another:
 /// the last one with a note switches it off.
@@ -38,7 +40,7 @@ pub fn restore(pool: &Pool) -> Result<()> {
     let note = note(pool.path());
     let Some(before) = read_if_there(&note)? else { return Ok(()) };
     let _lock = lock_switch(pool)?;
-    if note_of_others(pool)?.is_none() {
+    if note_of_others(pool, NOTE)?.is_none() {
         write(IP_FORWARD, "0")?;
         for (name, value) in before.lines().filter_map(|line| line.split_once(' ')) {
             let path = format!("{CONF}/{name}");
@@ -52,7 +54,7 @@ pub fn restore(pool: &Pool) -> Result<()> {
 
 /// What to note: none if forwarding was on already, and not by us.
 fn to_set_back(pool: &Pool) -> Result<Option<String>> {
-    match note_of_others(pool)? {
+    match note_of_others(pool, NOTE)? {
         None if read(IP_FORWARD)? == "0" => Ok(Some(exceptions()?)),
         of_another_bridge => Ok(of_another_bridge),
     }
@@ -107,26 +109,28 @@ pub(crate) fn warn_of_dropping_chains(nft: &mut Nftables, bridge: &str) {
 }
 
 fn note(pool: &Path) -> PathBuf {
-    pool.join("ip_forward-was-0")
+    pool.join(NOTE)
 }
 
 /// There is one switch and a pool for each bridge, so the directory of all pools is its lock.
-fn lock_switch(pool: &Pool) -> Result<File> {
+pub fn lock_switch(pool: &Pool) -> Result<File> {
     let path = pool.path().join("..");
     let lock = || File::open(&path).and_then(|lock| lock.lock().map(|()| lock));
     lock().with_context(|| format!("cannot lock {}", path.display()))
 }
 
-fn note_of_others(pool: &Pool) -> Result<Option<String>> {
+/// The note of this name of another bridge: its switch is on because of us, too.
+pub fn note_of_others(pool: &Pool, name: &str) -> Result<Option<String>> {
     for bridge in Pool::bridges()?.iter().filter(|&bridge| bridge != pool.bridge()) {
-        if let Some(found) = read_if_there(&note(&Pool::directory(bridge)?))? {
+        if let Some(found) = read_if_there(&Pool::directory(bridge)?.join(name))? {
             return Ok(Some(found));
         }
     }
     Ok(None)
 }
 
-fn read_if_there(path: &Path) -> Result<Option<String>> {
+/// The text of a file; none if there is no such file.
+pub fn read_if_there(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         text => text.map(Some).with_context(|| format!("cannot read {}", path.display())),

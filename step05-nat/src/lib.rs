@@ -21,4 +21,4 @@ pub mod nftables;
 pub mod ruleset;
 
 pub use args::{Args, Protocol, Publish};
-pub use nat::{Nat, sweep};
+pub use nat::{Nat, stale_rules, sweep};

@@ -128,7 +128,7 @@ fn clean(pool: &Pool, live: &[Ipv4Addr]) -> Result<()> {
 }
 
 /// The messages that delete the rules of all containers but those at `live`.
-fn stale_rules(
+pub fn stale_rules(
     nft: &mut Nftables,
     bridge: &str,
     live: &[Ipv4Addr],

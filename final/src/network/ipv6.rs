@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::fs;
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,12 +17,13 @@ use nix::sys::socket::SockProtocol;
 use step01_namespaces::warn;
 use step04_bridge_veth::netlink::{self, Message, NLM_F_CREATE, NLM_F_EXCL, Socket};
 use step04_bridge_veth::{Lease, Network, Pool, Rtnetlink, explain};
+use step05_nat::forwarding::{lock_switch, note_of_others, read_if_there};
 use step05_nat::nftables::{
     Expression, Hook, Kind, Nftables, accept, add_chain, add_rule, add_table, ct_dnat,
-    ct_established, delete_rule, delete_table, dnat6, dport, drop, iifname, ip6_daddr, ip6_saddr,
-    masquerade, oifname, to_this_host,
+    ct_established, delete_table, dnat6, dport, drop, iifname, ip6_daddr, ip6_saddr, masquerade,
+    oifname, to_this_host,
 };
-use step05_nat::{Protocol, ruleset::NOTE};
+use step05_nat::{Protocol, ruleset::NOTE, stale_rules};
 
 use super::rules;
 
@@ -255,16 +255,6 @@ fn clean(pool: &Pool, live: &[Ipv4Addr]) -> Result<()> {
     if live.is_empty() { restore_forwarding(pool) } else { Ok(()) }
 }
 
-fn stale_rules(
-    nft: &mut Nftables,
-    bridge: &str,
-    live: &[Ipv4Addr],
-) -> netlink::Result<Vec<Message>> {
-    let stale = |comment: &str| comment.parse().is_ok_and(|address| !live.contains(&address));
-    let rules = nft.rules(bridge)?.into_iter().filter(|rule| stale(&rule.comment));
-    Ok(rules.map(|rule| delete_rule(bridge, &rule)).collect())
-}
-
 /// As step 5's, without what is about 127.0.0.1.
 fn base(bridge: &str, subnet: Cidr6, internal: bool) -> Vec<Message> {
     let rule = |chain, parts: &[Vec<Expression>]| add_rule(bridge, chain, &parts.concat(), "");
@@ -322,7 +312,7 @@ fn prepare_bridge(bridge: &str, subnet: Cidr6) -> Result<()> {
 /// it. `accept_ra` 2 means that it listens all the same (ip-sysctl.rst).
 fn enable_forwarding(pool: &Pool) -> Result<()> {
     let _lock = lock_switch(pool)?;
-    let before = match note_of_others(pool)? {
+    let before = match note_of_others(pool, NOTE_FILE)? {
         None if read(&format!("{CONF}/all/forwarding"))? == "0" => Some(settings()?),
         of_another_bridge => of_another_bridge,
     };
@@ -358,36 +348,13 @@ fn restore_forwarding(pool: &Pool) -> Result<()> {
     let note = pool.path().join(NOTE_FILE);
     let Some(before) = read_if_there(&note)? else { return Ok(()) };
     let _lock = lock_switch(pool)?;
-    if note_of_others(pool)?.is_none() {
+    if note_of_others(pool, NOTE_FILE)?.is_none() {
         write(&format!("{CONF}/all/forwarding"), "0")?;
         for (name, value) in before.lines().filter_map(|line| line.split_once(' ')) {
             write_if_there(&format!("{CONF}/{name}"), value)?;
         }
     }
     fs::remove_file(&note).with_context(|| format!("cannot remove {}", note.display()))
-}
-
-fn note_of_others(pool: &Pool) -> Result<Option<String>> {
-    for bridge in Pool::bridges()?.iter().filter(|&bridge| bridge != pool.bridge()) {
-        if let Some(found) = read_if_there(&Pool::directory(bridge)?.join(NOTE_FILE))? {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
-}
-
-/// There is one switch and a pool for each bridge, so the directory of all pools is its lock.
-fn lock_switch(pool: &Pool) -> Result<fs::File> {
-    let path = pool.path().join("..");
-    let lock = || fs::File::open(&path).and_then(|lock| lock.lock().map(|()| lock));
-    lock().with_context(|| format!("cannot lock {}", path.display()))
-}
-
-fn read_if_there(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        text => text.map(Some).with_context(|| format!("cannot read {}", path.display())),
-    }
 }
 
 fn read(path: &str) -> Result<String> {
