@@ -311,13 +311,15 @@ impl<'s> Images<'s> {
     /// Removes what somebody was making or removing who was killed: nobody holds it. The store must be
     /// locked.
     fn sweep(&self) -> Result<()> {
-        for path in self.unfinished()? {
-            let held = File::open(&path).is_ok_and(|file| file.try_lock().is_err());
-            if !held {
-                remove_tree(&path)?;
-            }
+        let mut abandoned = self.unfinished()?;
+        abandoned.retain(|path| !File::open(path).is_ok_and(|file| file.try_lock().is_err()));
+        if abandoned.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // Who was killed between the files and the index has left files that are in no image. They go
+        // first: what is unfinished is how the next one would know.
+        self.collect()?;
+        abandoned.iter().try_for_each(|path| remove_tree(path))
     }
 }
 
