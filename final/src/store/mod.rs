@@ -215,7 +215,7 @@ fn is_missing(error: &anyhow::Error) -> bool {
 
 /// Where all of it is: `FINAL_ROOT`, or /var/lib/container-workshop as root, or in the user's own data
 /// directory (XDG Base Directory Specification: a relative path is invalid and to be ignored).
-fn root() -> Result<PathBuf> {
+pub fn root() -> Result<PathBuf> {
     let path = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     if let Some(root) = path("FINAL_ROOT") {
         return Ok(root);
