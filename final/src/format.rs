@@ -51,7 +51,7 @@ impl Format {
     ) -> Result<String> {
         let usual = || Template::columns(columns);
         let template = match format {
-            Some(Self::Json) => return Ok(rows.iter().map(|row| format!("{row}\n")).collect()),
+            Some(Self::Json) => return Ok(rows.iter().map(|row| row.to_string() + "\n").collect()),
             Some(Self::Template(template)) => {
                 template.fill(titles)?; // a wrong field is an error of an empty list, too
                 return rows.iter().map(|row| Ok(template.fill(row)? + "\n")).collect();

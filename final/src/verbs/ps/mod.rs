@@ -19,6 +19,7 @@ use filter::{Filter, Filters};
 
 /// `ps [OPTIONS]`
 #[derive(Args, Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct PsArgs {
     /// Also containers that do not run
     #[arg(long, short)]
