@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, ensure};
 use oci_spec::runtime::Spec;
+use serde_json::Value;
 use step01_namespaces::{Namespace, Namespaces, see};
 use step02_cgroups::{Cgroup, Limits};
 use step03_rootfs::{Mount, Rootfs};
@@ -103,6 +104,13 @@ impl Bundle {
         let path = directory.join("config.json");
         fs::write(&path, serde_json::to_vec(spec)?)
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// All of config.json, for who only shows it.
+    pub fn read(directory: &Path) -> Result<Value> {
+        let path = directory.join("config.json");
+        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))
     }
 
     /// Reads config.json from the directory.

@@ -77,19 +77,6 @@ fn for_each(names: &[String], act: impl Fn(&Store, Container) -> Result<()>) -> 
     Ok(status)
 }
 
-/// Rows with a title, in docker's columns.
-fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; COLUMNS] = std::array::from_fn(|column| width(column).unwrap_or(0));
-    let mut table = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}   "));
-        table += cells.collect::<String>().trim_end();
-        table.push('\n');
-    }
-    table
-}
-
 /// How long ago that is (seconds since 1970), in docker's words.
 fn age(then: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());

@@ -210,7 +210,7 @@ pub fn nonsense_is_named(_: Who) {
         (&["pull"], 125, "NAME"),
         (&["pull", "UPPER"], 125, "lower case"),
         (&["run", "--pull", "often", "a"], 125, "missing, never, always"),
-        (&["images", "--format", "yaml"], 125, "table, json"),
+        (&["images", "--format", "yaml"], 125, "it is json, or a template"),
         (&["run", "--pull", "never", "no-such"], 125, "no such image: no-such"),
         (&["run", "a/../b"], 125, "no such image: a/../b"),
     ] {

@@ -8,6 +8,7 @@ mod ipv6;
 mod isolation;
 mod life;
 mod limits;
+mod lists;
 mod names;
 mod network;
 mod networks;
@@ -36,6 +37,7 @@ use ipv6::*;
 use isolation::*;
 use life::*;
 use limits::*;
+use lists::*;
 use names::*;
 use network::*;
 use networks::*;
@@ -108,6 +110,10 @@ static TESTS: &[Test] = &[
     test!(a_container_runs_in_a_container, [Root, Plain], Version2),
     test!(an_undelegated_cgroup_stays_read_only, [LabRoot, Plain], NoLimits),
     test!(an_undelegated_cgroup_stays_read_only, [Root], Version1),
+    // lists.rs
+    test!(ps_lists_what_was_asked_for, [Root, LabRoot, Plain]),
+    test!(every_list_has_dockers_formats, [Root, Plain]),
+    test!(a_half_made_container_is_whole_or_gone, [Root, LabRoot, Plain]),
     // network.rs
     test!(the_internet_sees_the_hosts_address, [Root, LabRoot]),
     test!(a_published_port_is_reached_from_everywhere, [Root, LabRoot]),
