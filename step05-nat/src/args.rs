@@ -102,6 +102,10 @@ impl Publish {
             Errno::EADDRINUSE => {
                 anyhow!("the port {}/{} is already in use", self.host, self.protocol)
             }
+            Errno::EACCES => anyhow!(
+                "the port {} is root's, as all below net.ipv4.ip_unprivileged_port_start",
+                self.host
+            ),
             Errno::EADDRNOTAVAIL => anyhow!("{} is not an address of this host", self.address),
             other => anyhow!(other).context(format!("cannot reserve the port {self}")),
         })

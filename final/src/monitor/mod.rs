@@ -98,7 +98,7 @@ fn live(
     bundle.rootfs.keep = container.layer()?;
     hub.open(container.bundle(), container.state.input_ends)?;
     // Here, as it is to be left before the container is nobody's.
-    let _inside = match &bundle.network {
+    let inside = match &bundle.network {
         Some(_) if rootless::applies() => Some(rootless::enter(container.store())?),
         _ => None,
     };
@@ -106,6 +106,7 @@ fn live(
     loop {
         let begun = Instant::now();
         container.state.ports = claim.shown(&bundle.exposed);
+        let kept = inside.as_ref().map(|_| claim.try_clone()).transpose()?;
         let status = create::run(container, &bundle, claim, hub)?;
         let restart = container.state.restart.applies(status, container.state.restarts);
         if !restart || hub.is_stopping() {
@@ -118,7 +119,10 @@ fn live(
             return Ok(status);
         }
         container.state.restarts += 1;
-        claim = Claim::take(bundle.network.as_ref(), &container.store())?;
+        claim = match kept {
+            Some(claim) => claim,
+            None => Claim::take(bundle.network.as_ref(), &container.store())?,
+        };
     }
 }
 // ANCHOR_END: start

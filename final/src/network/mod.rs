@@ -8,6 +8,8 @@
 //! | [`dns`] | what is answered to a question |
 //! | [`ipv6`] | the same for IPv6 |
 //! | [`endpoint`] | who has which address |
+//! | [`forward`] | the process that copies what comes to a plain user's published ports |
+//! | [`helper`] | how such a process begins |
 //! | [`names`] | the process that answers for names |
 //! | [`ports`] | published ports, held by sockets before anything is made |
 //! | [`rootless`] | where the networks of a plain user are |
@@ -17,6 +19,8 @@
 pub mod config;
 pub mod dns;
 pub mod endpoint;
+pub mod forward;
+pub mod helper;
 pub mod ipv6;
 pub mod names;
 pub mod ports;
@@ -43,6 +47,7 @@ pub use ports::{Exposed, Ports, Wanted};
 
 use crate::cli::Net;
 use crate::store::{Process, State, Store};
+use forward::Forwarder;
 use ipv6::Nat6;
 
 /// What config.json says of a container's place on a bridge.
@@ -97,6 +102,13 @@ impl Claim {
         Ok(Self { ports, network })
     }
 
+    /// The same once more: where it cannot be taken again, since a monitor that has gone into its user's
+    /// namespace makes no more sockets on the host.
+    pub fn try_clone(&self) -> Result<Self> {
+        let network = self.network.as_ref().map(File::try_clone).transpose()?;
+        Ok(Self { ports: self.ports.try_clone()?, network })
+    }
+
     /// The ports as `ps` shows them.
     #[must_use]
     pub fn shown(&self, exposed: &[Exposed]) -> Vec<String> {
@@ -109,6 +121,7 @@ impl Claim {
 #[derive(Debug)]
 pub struct Attachment {
     member: Member,
+    _forwarder: Option<Forwarder>,
     _nat6: Option<Nat6>,
     _nat: Nat,
     network: Network,
@@ -125,14 +138,29 @@ impl Attachment {
         if plan.internal {
             rules.extend(rules::internal(network.bridge(), ip_daddr(network.gateway(), u32::MAX)));
         }
-        let Ports { published, published6, sockets } = claim.ports;
+        let Ports { mut published, mut published6, mut held } = claim.ports;
+        let mut forwarder = None;
+        if rootless::is_inside() && !held.is_empty() {
+            // No rule of ours is where the ports are.
+            (published, published6) = (Vec::new(), Vec::new());
+            forwarder = Some(Forwarder::start(std::mem::take(&mut held), network.address())?);
+        }
+        let sockets = held.into_iter().map(|held| held.socket).collect();
         let nat = Nat::install_with(&network, &published, sockets, &rules)?;
         let nat6 = match plan.subnet6 {
             Some(subnet) => Some(Nat6::install(&network, subnet, plan.internal, &published6)?),
             None => None,
         };
         let (plan, held) = (plan.clone(), claim.network);
-        Ok(Self { member, _nat6: nat6, _nat: nat, network, plan, _held: held })
+        Ok(Self {
+            member,
+            _forwarder: forwarder,
+            _nat6: nat6,
+            _nat: nat,
+            network,
+            plan,
+            _held: held,
+        })
     }
 
     /// The parent's side, while the child waits: the cable, and its name.

@@ -15,17 +15,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::set_name;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+use nix::unistd::{ForkResult, Pid, fork};
 use simple_dns::RCODE;
 use step01_namespaces::{pidfd_open, pidfd_send_signal};
 use step04_bridge_veth::{Cidr, Pool};
 
 use super::dns::{Verdict, decide, without_answer};
 use super::endpoint::Endpoint;
-use super::{rootless, uplink};
+use super::{helper, rootless, uplink};
 use crate::store::Process;
 
 /// The file in the bridge's directory that names the process.
@@ -109,7 +108,9 @@ impl Names {
         let mut starts = starts;
         if starts.write_all(said.as_bytes()).is_ok() && said == STARTED {
             // It closes the pipe, too.
-            let _ = leave_caller(udp, tcp).and_then(|()| self.answer_all(udp, tcp));
+            let kept = [udp.as_raw_fd(), tcp.as_raw_fd()];
+            let left = helper::leave_caller(&kept, c"final-names");
+            let _ = left.and_then(|()| self.answer_all(udp, tcp));
         }
         // SAFETY: it ends the process at once: nothing of the caller's is dropped twice.
         unsafe { libc::_exit(1) }
@@ -324,28 +325,6 @@ fn hosts_servers() -> Vec<IpAddr> {
         }
     };
     text.lines().filter_map(address).map(reached).collect()
-}
-
-/// Cuts the ties to who has started us: their session, directory, signals and files. Among these are
-/// their locks, by which they are known to live.
-fn leave_caller(udp: &UdpSocket, tcp: &TcpListener) -> Result<()> {
-    setsid().context("cannot start a session")?;
-    chdir("/").context("cannot change to /")?;
-    let null = fs::File::options().read(true).write(true).open("/dev/null")?;
-    dup2_stdin(&null)?;
-    dup2_stdout(&null)?;
-    dup2_stderr(&null)?;
-    drop(null);
-    let kept = [udp.as_raw_fd(), tcp.as_raw_fd()].map(libc::c_int::cast_unsigned);
-    let (low, high) = (kept[0].min(kept[1]), kept[0].max(kept[1]));
-    for (first, last) in [(3, low - 1), (low + 1, high - 1), (high + 1, u32::MAX)] {
-        if first <= last {
-            // SAFETY: takes numbers only. What it closes is not used, as nothing of the caller's is.
-            Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
-        }
-    }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    set_name(c"final-names").context("cannot take a name")
 }
 
 /// The server, if it is there.

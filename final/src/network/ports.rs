@@ -12,6 +12,7 @@ use nix::sys::socket::{
 };
 use step05_nat::{Protocol, Publish};
 
+use super::forward::Held;
 use super::ipv6::Publish6;
 use crate::store::Store;
 
@@ -141,7 +142,7 @@ pub struct Ports {
     pub published: Vec<Publish>,
     /// The same at IPv6 addresses, on a network that has such.
     pub published6: Vec<Publish6>,
-    pub(super) sockets: Vec<OwnedFd>,
+    pub(super) held: Vec<Held>,
 }
 
 impl Ports {
@@ -151,18 +152,25 @@ impl Ports {
         for want in wanted {
             let (published, socket) =
                 want.take().map_err(|error| ports.explain(*want, store, error))?;
+            let Publish { host, container, protocol, .. } = published;
             ports.published.push(published);
-            ports.sockets.push(socket);
+            ports.held.push(Held { socket, container, protocol });
             if ipv6 && want.address.is_unspecified() {
-                let Publish { host, container, protocol, .. } = published;
                 let socket = reserve6(host, protocol).map_err(|errno| {
                     anyhow::anyhow!("the port [::]:{host}/{protocol} cannot be had: {errno}")
                 })?;
                 ports.published6.push(Publish6 { host, container, protocol });
-                ports.sockets.push(socket);
+                ports.held.push(Held { socket, container, protocol });
             }
         }
         Ok(ports)
+    }
+
+    /// The same ports, by the same sockets.
+    pub fn try_clone(&self) -> Result<Self> {
+        let held = self.held.iter().map(Held::try_clone).collect::<Result<_>>()?;
+        let (published, published6) = (self.published.clone(), self.published6.clone());
+        Ok(Self { published, published6, held })
     }
 
     /// As `ps` shows them: those that are published, and those that are only exposed.

@@ -141,6 +141,8 @@ static TESTS: &[Test] = &[
     test!(pasta_is_the_way_out, [Plain], tools["pasta"]),
     test!(what_is_killed_in_a_users_namespace_is_replaced_or_cleaned_up, [Plain]),
     test!(who_come_at_once_are_in_one_namespace, [Plain]),
+    test!(a_plain_users_ports_are_published, [Plain]),
+    test!(what_goes_through_a_plain_users_port_is_whole, [Plain], tools["python3"]),
     // networks.rs
     test!(a_network_is_made_listed_shown_and_removed, [Root, LabRoot]),
     test!(each_network_has_a_subnet_of_its_own, [Root, LabRoot]),

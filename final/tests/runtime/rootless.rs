@@ -1,8 +1,9 @@
 //! The networks of a plain user: in a network namespace of theirs, and with pasta as the way out.
 
 use std::fs;
-use std::net::Ipv4Addr;
-use std::process::{Child, Stdio};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -10,7 +11,9 @@ use workshop::internet::{SERVER, UPLINK};
 use workshop::lab::Who;
 use workshop::monitors::{kill_process, monitor};
 use workshop::snapshot::Snapshot;
-use workshop::suite::{Outcome, command, eventually, finish, probe_volume, read, run};
+use workshop::suite::{
+    Outcome, command, eventually, finish, get, probe_volume, read, run, this_program,
+};
 use workshop::wire::Wire;
 
 use crate::networks::{address, ask, inspect, network, refusal};
@@ -98,15 +101,20 @@ pub fn pasta_is_the_way_out(_: Who) {
     // Killed, it is started again by the next command, for those who are there.
     kill_process(pasta().expect("it is there"));
     assert_eq!(final_(&["ps"]).status, Some(0));
-    let get = format!("{SERVER}:80");
-    let asked = final_(&["exec", "web", "/probe", "@get", &get]);
+    let server = format!("{SERVER}:80");
+    let asked = final_(&["exec", "web", "/probe", "@get", &server]);
     assert!(asked.stdout.contains(&UPLINK.to_string()), "{asked:?}");
     // The host's processes are not reached through it.
-    let loopback = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 8000)).unwrap();
+    let mut host = Command::new(this_program());
+    let mut host = host.args(["@serve", "127.0.0.1:8000"]).stdout(Stdio::null()).spawn().unwrap();
+    eventually("the host serves", || get("127.0.0.1:8000", "/").contains("hello"));
     for address in [SERVER, UPLINK, Ipv4Addr::LOCALHOST] {
-        assert!(ask("blue", &format!("{address}:8000")).contains("error"), "{address}");
+        let get = format!("{address}:8000");
+        let asked = final_(&["exec", "web", "timeout", "1", "/probe", "@get", &get]);
+        assert!(!asked.stdout.contains("hello"), "{address}: {asked:?}");
     }
-    drop(loopback);
+    host.kill().unwrap();
+    host.wait().unwrap();
     let last = pasta().expect("it is there");
     stop("web", web);
     assert!(!fs::exists(format!("/proc/{last}")).unwrap());
@@ -161,4 +169,76 @@ pub fn who_come_at_once_are_in_one_namespace(_: Who) {
     }
     assert!(!fs::exists(place()).unwrap());
     network(&["rm", "blue"]);
+}
+
+pub fn a_plain_users_ports_are_published(_: Who) {
+    let volume = probe_volume();
+    // The first time it fails, and is started again: the ports are still its own.
+    let program = "test -e /again || { touch /again; exit 1; }; /probe @echo 0.0.0.0:53 & \
+                   exec /probe @serve 0.0.0.0:80";
+    let options = ["-p", "8080:80", "-p", "127.0.0.1:8081:80", "-p", "5353:53/udp"];
+    let words = ["run", "-d", "--name", "web", "--restart", "on-failure", "--net", "bridge"];
+    let image = ["-v", &volume, "host", "sh", "-c", program];
+    let ran = final_(&[&words[..], &options, &image].concat());
+    assert_eq!(ran.status, Some(0), "{ran:?}");
+    let from_outside =
+        |protocol, port: u16| get(&format!("{SERVER}:80"), &format!("/{protocol}/{UPLINK}/{port}"));
+    for (protocol, port) in [("tcp", 8080), ("udp", 5353)] {
+        let reached = || from_outside(protocol, port).contains("hello 10.77.0.1");
+        eventually(&format!("{protocol} {port}"), reached);
+    }
+    assert!(get("127.0.0.1:8080", "/").contains("hello"));
+    assert!(get("127.0.0.1:8081", "/").contains("hello"));
+    assert!(from_outside("tcp", 8081).contains("Connection refused"));
+    let ps = final_(&["ps"]).stdout;
+    assert!(ps.contains("0.0.0.0:8080->80/tcp"), "{ps}");
+    // As long as it is there, and no longer.
+    let refused = script(&["--net", "bridge", "-p", "8080:81"], "true");
+    assert_eq!(refused.status, Some(125), "{refused:?}");
+    assert!(
+        refused.stderr.contains("8080/tcp is already in use by the container web"),
+        "{refused:?}"
+    );
+    let refused = script(&["--net", "bridge", "-p", "80:80"], "true");
+    assert!(refused.stderr.contains("the port 80 is root's"), "{refused:?}");
+    let forwarder = crate::children(monitor("web")).into_iter();
+    let name = |pid: &Pid| read(format!("/proc/{pid}/comm"));
+    let forwarder = forwarder.filter(|pid| name(pid).trim() == "final-ports").collect::<Vec<_>>();
+    // Of its starter it has nothing: no file, no lock.
+    let files = || fs::read_dir(format!("/proc/{}/fd", forwarder[0])).unwrap().count();
+    eventually("input, output, errors, three ports, one UDP client", || files() == 7);
+    assert_eq!(final_(&["rm", "-f", "web"]).status, Some(0));
+    assert!(get("127.0.0.1:8080", "/").starts_with("error"));
+    // With its monitor it dies, whatever that dies of.
+    let volume = probe_volume();
+    let mut runtime = start(
+        "web",
+        &["--net", "bridge", "-p", "8080:80", "-v", &volume],
+        &["/probe", "@serve", "0.0.0.0:80"],
+    );
+    eventually("it serves", || get("127.0.0.1:8080", "/").contains("hello"));
+    kill_with_monitor(&mut runtime);
+    eventually("it is gone", || get("127.0.0.1:8080", "/").starts_with("error"));
+    assert_eq!(final_(&["gc"]).status, Some(0));
+}
+
+/// Much, in both directions at once, and the end of one of them before the other's.
+pub fn what_goes_through_a_plain_users_port_is_whole(_: Who) {
+    let options = ["--net", "bridge", "-p", "8080:80"];
+    let server = "import socket; s = socket.create_server(('', 80))\n\
+                  while True:\n c = s.accept()[0]; all = b''\n \
+                  while data := c.recv(65536): all += data\n c.sendall(all); c.close()";
+    let runtime = start("echo", &options, &["python3", "-c", server]);
+    let sent: Vec<u8> =
+        (0..3_000_000_u32).map(|n| n.to_le_bytes()[usize::from(n % 2 == 0)]).collect();
+    let connect = || TcpStream::connect("127.0.0.1:8080");
+    let exchange = || -> std::io::Result<Vec<u8>> {
+        let mut stream = connect()?;
+        stream.write_all(&sent)?;
+        stream.shutdown(Shutdown::Write)?;
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).map(|_| back)
+    };
+    eventually("it is whole", || exchange().is_ok_and(|back| back == sent));
+    stop("echo", runtime);
 }

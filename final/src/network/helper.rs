@@ -1,0 +1,33 @@
+//! How a small process of ours begins that is to outlive its caller's affairs.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::RawFd;
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::sys::prctl::set_name;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+
+/// Cuts the ties to who has started us: their session, directory, signals, and all files but the `kept`
+/// ones. Among these are their locks, by which they are known to live.
+pub fn leave_caller(kept: &[RawFd], name: &CStr) -> Result<()> {
+    setsid().context("cannot start a session")?;
+    chdir("/").context("cannot change to /")?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    drop(null);
+    let mut kept: Vec<_> = kept.iter().map(|&fd| fd.cast_unsigned()).collect();
+    kept.sort_unstable();
+    let firsts = [3].into_iter().chain(kept.iter().map(|fd| fd + 1));
+    let lasts = kept.iter().map(|fd| fd - 1).chain([u32::MAX]);
+    for (first, last) in firsts.zip(lasts).filter(|(first, last)| first <= last) {
+        // SAFETY: takes numbers only. What it closes is not used, as nothing of the caller's is.
+        Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    set_name(name).context("cannot take a name")
+}
