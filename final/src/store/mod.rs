@@ -55,6 +55,12 @@ impl Store {
         self.0.join(id)
     }
 
+    /// Where all of it is.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.0.parent().unwrap_or(Path::new("/"))
+    }
+
     /// Where unpacked images are: beside the containers.
     #[must_use]
     pub fn images(&self) -> PathBuf {
