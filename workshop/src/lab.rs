@@ -387,7 +387,23 @@ fn build_host() -> Result<()> {
     fresh("sysfs", "/sys")?;
     mount(Some(aside), cgroups, none, MsFlags::MS_MOVE, none)
         .context("cannot move the cgroup trees to the new /sys")?;
-    fs::remove_dir(aside).context("cannot clean up /run")
+    fs::remove_dir(aside).context("cannot clean up /run")?;
+    name_server()
+}
+
+/// Who asks for a name learns at once that nobody knows it: the machine's own name server is out of reach,
+/// and to wait for it takes ten seconds.
+fn name_server() -> Result<()> {
+    let (file, shown) = ("/run/resolv.conf", "/etc/resolv.conf");
+    if !Path::new(shown).exists() {
+        return Ok(()); // a link to what is no longer in /run: then libc asks 127.0.0.1
+    }
+    // Our own address, where nobody listens. From others the kernel's refusals are few (icmp(7), icmp_ratelimit).
+    fs::write(file, format!("nameserver {}\n", internet::UPLINK))
+        .with_context(|| format!("cannot write {file}"))?;
+    let none = None::<&str>;
+    mount(Some(file), shown, none, MsFlags::MS_BIND, none)
+        .with_context(|| format!("cannot mount {file} on {shown}"))
 }
 
 fn fresh(kind: &str, path: &str) -> Result<()> {

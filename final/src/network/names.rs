@@ -19,10 +19,11 @@ use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+use simple_dns::RCODE;
 use step01_namespaces::{pidfd_open, pidfd_send_signal};
 use step04_bridge_veth::{Cidr, Pool};
 
-use super::dns::{Verdict, decide, refuse};
+use super::dns::{Verdict, decide, without_answer};
 use super::endpoint::Endpoint;
 use crate::store::Process;
 
@@ -127,7 +128,10 @@ impl Names {
                         Verdict::Answer(answer) => drop(udp.send_to(&answer, client)),
                         Verdict::Forward if waiting.len() < MOST_WAITING => {
                             let servers = self.servers_for(client);
-                            waiting.extend(Waiting::start(&question[..len], client, servers));
+                            match Waiting::start(&question[..len], client, servers) {
+                                Some(one) => waiting.push(one),
+                                None => give_up(udp, &question[..len], client),
+                            }
                         }
                         _ => {}
                     }
@@ -168,7 +172,7 @@ impl Names {
             found.map(|(_, one)| format!("{}{own}", one.name))
         };
         match decide(question, addresses, name_of) {
-            Verdict::Forward if self.internal => refuse(question),
+            Verdict::Forward if self.internal => without_answer(question, RCODE::Refused),
             verdict => verdict,
         }
     }
@@ -253,8 +257,19 @@ impl Waiting {
             }
             Err(_) => {} // nobody listens there
         }
-        self.deadline = Instant::now() + PATIENCE;
-        ask_next(&self.question, &mut self.others).map(|socket| self.socket = socket).is_none()
+        let Some(socket) = ask_next(&self.question, &mut self.others) else {
+            give_up(udp, &self.question, self.client);
+            return true;
+        };
+        (self.socket, self.deadline) = (socket, Instant::now() + PATIENCE);
+        false
+    }
+}
+
+/// Says that there is nobody to ask: silence would make the client wait for seconds, and ask again.
+fn give_up(udp: &UdpSocket, question: &[u8], client: SocketAddr) {
+    if let Verdict::Answer(answer) = without_answer(question, RCODE::ServerFailure) {
+        let _ = udp.send_to(&answer, client);
     }
 }
 
