@@ -148,7 +148,7 @@ impl Store {
     pub fn wait_for_orphans(&self) -> Result<()> {
         for container in self.list()? {
             let Some(monitor) = container.state.monitor else { continue };
-            if !monitor.is_there()? {
+            if !monitor.runs()? {
                 match File::open(&container.path) {
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     file => file.and_then(|file| file.lock()).with_context(|| {

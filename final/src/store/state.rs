@@ -79,22 +79,34 @@ impl Process {
     }
 
     fn find(pid: Pid) -> Result<Option<Self>> {
+        Ok(Self::look(pid)?.map(|(process, _)| process))
+    }
+
+    /// The process, and whether all that is left of it is its exit status.
+    fn look(pid: Pid) -> Result<Option<(Self, bool)>> {
         let path = format!("/proc/{pid}/stat");
         let stat = match fs::read(&path) {
             Err(error) if is_absent(&error) => return Ok(None),
             stat => stat.with_context(|| format!("cannot read {path}"))?,
         };
         // The name, field 2, is any bytes that the program likes: count from its end.
-        let start_time = String::from_utf8_lossy(&stat)
-            .rsplit_once(')')
-            .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
-            .with_context(|| format!("cannot understand {path}"))?;
-        Ok(Some(Self { pid: pid.as_raw(), start_time }))
+        let text = String::from_utf8_lossy(&stat);
+        let mut fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        let is_zombie = fields.next() == Some("Z");
+        let start_time = fields.nth(18).and_then(|field| field.parse().ok());
+        let start_time = start_time.with_context(|| format!("cannot understand {path}"))?;
+        Ok(Some((Self { pid: pid.as_raw(), start_time }, is_zombie)))
     }
 
     /// Whether it is still there.
     pub fn is_there(self) -> Result<bool> {
         Ok(Self::find(Pid::from_raw(self.pid))? == Some(self))
+    }
+
+    /// Whether it is there, and has not ended. It must have one thread: of several, the first may end
+    /// before the others.
+    pub fn runs(self) -> Result<bool> {
+        Ok(Self::look(Pid::from_raw(self.pid))? == Some((self, false)))
     }
 }
 
