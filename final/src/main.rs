@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use runtime::cli::{Cli, Verb};
+use runtime::network::rootless;
 use runtime::verbs::{
     attach, create, exec, gc, images, import, info, inspect, kill, load, logs, network, pause,
     port, ps, pull, restart, rm, rmi, run, save, start, stats, stop, tag, version, wait,
@@ -10,6 +11,7 @@ use runtime::verbs::{
 
 fn main() -> ExitCode {
     let cli: Cli = step01_namespaces::parse();
+    rootless::place_pools();
     step01_namespaces::exit(match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Create(args) => create::run(&args),

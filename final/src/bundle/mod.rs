@@ -18,7 +18,7 @@ use step03_rootfs::{Mount, Rootfs};
 
 use crate::cli::Net;
 use crate::etc::{Host, resolv_conf};
-use crate::network::{Exposed, Plan};
+use crate::network::{Exposed, Plan, rootless};
 use crate::process::Process;
 
 /// Names of the annotations that carry what OCI leaves to the engine.
@@ -151,7 +151,10 @@ impl Bundle {
     /// All namespaces that are not the host's.
     #[must_use]
     pub fn all_namespaces(&self) -> Namespaces {
-        let joined = |kind| self.joins.iter().any(|(other, _)| *other == kind);
+        let joined = |kind| {
+            let rootless = kind == Namespace::User && rootless::applies();
+            rootless || self.joins.iter().any(|(other, _)| *other == kind)
+        };
         let all = Namespace::ALL.into_iter();
         all.filter(|&kind| self.namespaces.contains(kind) || joined(kind)).collect()
     }

@@ -25,6 +25,7 @@ use step04_bridge_veth::{Cidr, Pool};
 
 use super::dns::{Verdict, decide, without_answer};
 use super::endpoint::Endpoint;
+use super::{rootless, uplink};
 use crate::store::Process;
 
 /// The file in the bridge's directory that names the process.
@@ -310,11 +311,19 @@ fn write_one(stream: &mut TcpStream, message: &[u8]) -> std::io::Result<()> {
     stream.write_all(&[&length.to_be_bytes(), message].concat())
 }
 
-/// The host's servers, as they are now. Unlike a container we also reach those on loopback.
+/// The host's servers, as they are now. Unlike a container we also reach those on loopback; in a plain
+/// user's network namespace through pasta.
 fn hosts_servers() -> Vec<IpAddr> {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let address = |line: &str| line.strip_prefix("nameserver")?.trim().parse().ok();
-    text.lines().filter_map(address).collect()
+    let reached = |address: IpAddr| {
+        if address.is_loopback() && rootless::is_inside() {
+            uplink::NAMESERVER.into()
+        } else {
+            address
+        }
+    };
+    text.lines().filter_map(address).map(reached).collect()
 }
 
 /// Cuts the ties to who has started us: their session, directory, signals and files. Among these are
@@ -341,12 +350,12 @@ fn leave_caller(udp: &UdpSocket, tcp: &TcpListener) -> Result<()> {
 
 /// The server, if it is there.
 fn running(pool: &Pool) -> Result<Option<Process>> {
-    let Some(process) = noted(pool)? else { return Ok(None) };
+    let Some(process) = noted(pool.path())? else { return Ok(None) };
     Ok(process.is_there()?.then_some(process))
 }
 
-fn noted(pool: &Pool) -> Result<Option<Process>> {
-    let path = pool.path().join(FILE);
+fn noted(directory: &Path) -> Result<Option<Process>> {
+    let path = directory.join(FILE);
     match fs::read(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         // Who was killed while he wrote it has left less.
@@ -359,7 +368,12 @@ fn noted(pool: &Pool) -> Result<Option<Process>> {
 
 /// Ends the server, if there is one. The pool is locked: nobody starts another one meanwhile.
 pub fn stop(pool: &Pool) -> Result<()> {
-    if let Some(process) = noted(pool)? {
+    stop_in(pool.path())
+}
+
+/// The same, of the pool in this directory.
+pub fn stop_in(directory: &Path) -> Result<()> {
+    if let Some(process) = noted(directory)? {
         match pidfd_open(Pid::from_raw(process.pid)) {
             Ok(pidfd) if process.is_there()? => {
                 match pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL) {
@@ -372,7 +386,7 @@ pub fn stop(pool: &Pool) -> Result<()> {
             Err(errno) => return Err(anyhow!(errno).context("cannot get hold of the name server")),
         }
     }
-    match fs::remove_file(pool.path().join(FILE)) {
+    match fs::remove_file(directory.join(FILE)) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).context("cannot remove the name server's note")
         }

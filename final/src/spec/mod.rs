@@ -104,6 +104,7 @@ impl Request {
         if args.limits.cgroup_rw {
             step02_cgroups::check_delegation().context("--cgroup-rw cannot be had")?;
         }
+        let joins = namespaces::joins(args, &net)?;
         let request = Self {
             base,
             command,
@@ -113,7 +114,7 @@ impl Request {
             net,
             network,
             nameserver,
-            joins: namespaces::joins(args)?,
+            joins,
         };
         let stdin_is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
         ensure!(

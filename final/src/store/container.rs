@@ -68,7 +68,7 @@ impl Container {
     // ANCHOR: alive
     pub fn is_alive(&self) -> Result<bool> {
         let Some(monitor) = self.state.monitor else { return Ok(false) };
-        Ok(monitor.runs()? && Self::is_held(&self.path)?)
+        Ok(monitor.is_there()? && Self::is_held(&self.path)?)
     }
 
     /// Whether a monitor holds the directory.
@@ -88,8 +88,8 @@ impl Container {
     /// Whether its monitor was killed, and nobody has cleaned up yet.
     pub fn is_stale(&self) -> Result<bool> {
         let Some(state) = self.reload()? else { return Ok(false) };
-        let runs = state.monitor.map_or(Ok(true), Process::runs)?;
-        Ok(state.monitor.is_some() && !(runs && Self::is_held(&self.path)?))
+        let is_there = state.monitor.map_or(Ok(true), Process::is_there)?;
+        Ok(state.monitor.is_some() && !(is_there && Self::is_held(&self.path)?))
     }
 
     /// Its first process, held by a pidfd, so that it cannot become another.

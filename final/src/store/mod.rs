@@ -55,12 +55,6 @@ impl Store {
         self.0.join(id)
     }
 
-    /// Where all of it is.
-    #[must_use]
-    pub fn root(&self) -> &Path {
-        self.0.parent().unwrap_or(Path::new("/"))
-    }
-
     /// Where unpacked images are: beside the containers.
     #[must_use]
     pub fn images(&self) -> PathBuf {
@@ -148,7 +142,7 @@ impl Store {
     pub fn wait_for_orphans(&self) -> Result<()> {
         for container in self.list()? {
             let Some(monitor) = container.state.monitor else { continue };
-            if !monitor.runs()? {
+            if !monitor.is_there()? {
                 match File::open(&container.path) {
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     file => file.and_then(|file| file.lock()).with_context(|| {
@@ -228,7 +222,7 @@ fn is_missing(error: &anyhow::Error) -> bool {
 
 /// Where all of it is: `FINAL_ROOT`, or /var/lib/container-workshop as root, or in the user's own data
 /// directory (XDG Base Directory Specification: a relative path is invalid and to be ignored).
-fn root() -> Result<PathBuf> {
+pub fn root() -> Result<PathBuf> {
     let path = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     if let Some(root) = path("FINAL_ROOT") {
         return Ok(root);

@@ -75,38 +75,30 @@ pub struct Process {
 impl Process {
     /// The process with this number now.
     pub fn of(pid: Pid) -> Result<Self> {
-        Self::find(pid)?.with_context(|| format!("no process {pid}"))
+        let found = Self::find(pid)?.with_context(|| format!("no process {pid}"));
+        found.map(|(process, _)| process)
     }
 
-    fn find(pid: Pid) -> Result<Option<Self>> {
-        Ok(Self::look(pid)?.map(|(process, _)| process))
-    }
-
-    /// The process, and whether all that is left of it is its exit status.
-    fn look(pid: Pid) -> Result<Option<(Self, bool)>> {
+    /// The process, and whether it is a zombie.
+    fn find(pid: Pid) -> Result<Option<(Self, bool)>> {
         let path = format!("/proc/{pid}/stat");
         let stat = match fs::read(&path) {
             Err(error) if is_absent(&error) => return Ok(None),
             stat => stat.with_context(|| format!("cannot read {path}"))?,
         };
         // The name, field 2, is any bytes that the program likes: count from its end.
-        let text = String::from_utf8_lossy(&stat);
-        let mut fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        let stat = String::from_utf8_lossy(&stat);
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
+        let mut fields = fields.with_context(|| format!("cannot understand {path}"))?;
         let is_zombie = fields.next() == Some("Z");
         let start_time = fields.nth(18).and_then(|field| field.parse().ok());
         let start_time = start_time.with_context(|| format!("cannot understand {path}"))?;
         Ok(Some((Self { pid: pid.as_raw(), start_time }, is_zombie)))
     }
 
-    /// Whether it is still there.
+    /// Whether it is still there. A zombie has given up all but its number: only its parent is late.
     pub fn is_there(self) -> Result<bool> {
-        Ok(Self::find(Pid::from_raw(self.pid))? == Some(self))
-    }
-
-    /// Whether it is there, and has not ended. It must have one thread: of several, the first may end
-    /// before the others.
-    pub fn runs(self) -> Result<bool> {
-        Ok(Self::look(Pid::from_raw(self.pid))? == Some((self, false)))
+        Ok(Self::find(Pid::from_raw(self.pid))? == Some((self, false)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::available_parallelism;
 
 use anyhow::Result;
@@ -16,8 +16,9 @@ use step02_cgroups::{Version, place};
 use super::stats::machines_memory;
 use crate::format::Format;
 use crate::image::Images;
+use crate::network::uplink;
 use crate::status::Status;
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// `info [-f FORMAT]`
 #[derive(Args, Debug, Clone)]
@@ -65,7 +66,7 @@ fn info() -> Result<Value> {
     let count = |wanted: &[Status]| states.iter().filter(|status| wanted.contains(status)).count();
     let images: BTreeSet<_> = Images::open(&store)?.list()?.into_iter().map(|i| i.id).collect();
     let (cgroup, directory) = place()?;
-    let pasta = program("pasta");
+    let pasta = uplink::program();
     let kernel = uname()?;
     let mut warnings = Vec::new();
     if directory.is_none() {
@@ -93,7 +94,7 @@ fn info() -> Result<Value> {
         "NCPU": available_parallelism()?,
         "MemTotal": machines_memory(),
         "Name": kernel.nodename().to_string_lossy(),
-        "DockerRootDir": store.root(),
+        "DockerRootDir": store::root()?,
         "Warnings": warnings,
     }))
 }
@@ -115,10 +116,4 @@ fn operating_system() -> String {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     name.unwrap_or("Linux").trim_matches('"').to_owned()
-}
-
-/// Where the caller's PATH has a program.
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file())
 }

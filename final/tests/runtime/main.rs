@@ -14,6 +14,7 @@ mod names;
 mod network;
 mod networks;
 mod pid1;
+mod rootless;
 mod security;
 mod shared;
 mod terminal;
@@ -43,6 +44,7 @@ use names::*;
 use network::*;
 use networks::*;
 use pid1::*;
+use rootless::*;
 use security::*;
 use shared::*;
 use terminal::*;
@@ -129,7 +131,7 @@ static TESTS: &[Test] = &[
     test!(many_ports_are_published_at_once, [Root, LabRoot]),
     test!(host_and_none_are_what_they_say, [Root, LabRoot, Plain]),
     test!(eight_at_once_share_a_bridge, [Root, LabRoot]),
-    test!(a_plain_user_has_no_bridge, [Plain]),
+    test!(a_plain_users_default_is_loopback, [Plain]),
     // ipv6.rs
     test!(a_network_with_ipv6_reaches_the_world_and_is_reached, [Root, LabRoot]),
     test!(networks_with_ipv6_are_closed_to_each_other, [Root, LabRoot]),
@@ -141,6 +143,12 @@ static TESTS: &[Test] = &[
     test!(a_name_server_is_small_and_idle, [Root, LabRoot]),
     test!(a_network_can_be_another_containers, [Root, LabRoot]),
     test!(a_plain_user_shares_another_containers_network, [Plain]),
+    // rootless.rs
+    test!(a_plain_user_has_networks_of_their_own, [Plain]),
+    test!(without_pasta_a_network_has_no_way_out, [Plain]),
+    test!(pasta_is_the_way_out, [Plain], tools["pasta"]),
+    test!(what_is_killed_in_a_users_namespace_is_replaced_or_cleaned_up, [Plain]),
+    test!(who_come_at_once_are_in_one_namespace, [Plain]),
     // networks.rs
     test!(a_network_is_made_listed_shown_and_removed, [Root, LabRoot]),
     test!(each_network_has_a_subnet_of_its_own, [Root, LabRoot]),
