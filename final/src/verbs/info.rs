@@ -16,7 +16,7 @@ use step02_cgroups::{Version, place};
 use super::stats::machines_memory;
 use crate::format::Format;
 use crate::image::Images;
-use crate::network::uplink;
+use crate::network::{rootless, uplink};
 use crate::status::Status;
 use crate::store::{self, Store};
 
@@ -72,8 +72,8 @@ fn info() -> Result<Value> {
     if directory.is_none() {
         warnings.push("no cgroup can be made here, so limits are refused");
     }
-    if pasta.is_none() {
-        warnings.push("no pasta (package passt) is installed");
+    if pasta.is_none() && rootless::applies() {
+        warnings.push("no pasta (package passt) is installed, so networks have no way out");
     }
     Ok(json!({
         "Containers": states.len(),
