@@ -50,7 +50,7 @@ pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut H
     // Only now: nobody may join a container that is half built.
     container.started(child.pid())?;
     let status = hub.serve(&mut child, &cgroup, streams)?;
-    cgroup.report();
+    container.state.oom_killed = cgroup.report();
     Ok(status)
 }
 // ANCHOR_END: run

@@ -68,6 +68,15 @@ impl Format {
         Ok(table(&rows))
     }
 
+    /// One thing, or by default the usual template's text.
+    pub fn show(format: Option<&Self>, usual: &str, thing: &Value) -> Result<String> {
+        Ok(match format {
+            Some(Self::Json) => format!("{thing}\n"),
+            Some(Self::Template(template)) => template.fill(thing)? + "\n",
+            None | Some(Self::Table(_)) => usual.parse::<Template>()?.fill(thing)?,
+        })
+    }
+
     /// All that is known about some things.
     pub fn inspect(format: Option<&Self>, things: &[Value]) -> Result<String> {
         Ok(match format {

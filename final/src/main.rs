@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use runtime::cli::{Cli, Verb};
 use runtime::network::rootless;
 use runtime::verbs::{
-    attach, create, exec, gc, images, import, kill, load, logs, network, pause, ps, pull, restart,
-    rm, rmi, run, save, start, stats, stop, tag, wait,
+    attach, create, exec, gc, images, import, info, inspect, kill, load, logs, network, pause,
+    port, ps, pull, restart, rm, rmi, run, save, start, stats, stop, tag, version, wait,
 };
 
 fn main() -> ExitCode {
@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         Verb::Attach(args) => attach::run(&args),
         Verb::Exec(args) => exec::run(&args),
         Verb::Ps(args) => ps::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Port(args) => port::run(&args),
         Verb::Logs(args) => logs::run(&args),
         Verb::Stop(args) => stop::run(&args),
         Verb::Restart(args) => restart::run(&args),
@@ -37,5 +39,7 @@ fn main() -> ExitCode {
         Verb::Rmi(args) => rmi::run(&args),
         Verb::Network(verb) => network::run(&verb),
         Verb::Gc => gc::run(),
+        Verb::Info(args) => info::run(&args),
+        Verb::Version(args) => version::run(&args),
     })
 }

@@ -51,6 +51,10 @@ impl Annotation {
     pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
     /// Whether an init is in front of the program.
     pub const INIT: &str = "io.container-workshop.init";
+    /// How many of the program's words are its image's, or `--entrypoint`.
+    pub const ENTRYPOINT: &str = "io.container-workshop.entrypoint";
+    /// Whether the walls are taken away.
+    pub const PRIVILEGED: &str = "io.container-workshop.privileged";
     /// The user, as `--user` has it; without it, the ids in `process` are meant.
     pub const USER: &str = "io.container-workshop.user";
     /// More groups of theirs, separated by spaces.

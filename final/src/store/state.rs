@@ -54,6 +54,9 @@ pub struct State {
     pub finished: Option<u64>,
     /// Its last exit status.
     pub exited: Option<u8>,
+    /// Whether the kernel has ended one of its processes for its memory limit, when it ran last.
+    #[serde(default)]
+    pub oom_killed: bool,
     /// How often its restart policy has started it again.
     pub restarts: u32,
     /// Why it could not be started.
@@ -140,6 +143,7 @@ impl State {
             started: None,
             finished: None,
             exited: None,
+            oom_killed: false,
             restarts: 0,
             error: None,
         }

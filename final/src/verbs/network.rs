@@ -204,25 +204,30 @@ fn list(args: &LsArgs, networks: &Networks<'_>) -> Result<()> {
     super::print(&Format::list(args.format.as_ref(), &columns, &titles, &rows)?)
 }
 
-/// The name of the network that is meant by a name or the beginning of an id.
-pub(super) fn name_of(store: &Store, text: &str) -> Result<Option<String>> {
-    let mut all = rows(&Networks::of(store))?.into_iter().map(|(config, _)| config);
-    let meant = all.find(|config| config.name == text || config.id.starts_with(text));
-    Ok(meant.map(|config| config.name))
+/// The network that is meant by a name or the beginning of an id, if there is one.
+pub(super) fn find(networks: &Networks<'_>, text: &str) -> Result<Option<Config>> {
+    let mut all: Vec<_> = rows(networks)?.into_iter().map(|(config, _)| config).collect();
+    let meant = all
+        .iter()
+        .position(|config| config.name == text)
+        .or_else(|| all.iter().position(|config| !text.is_empty() && config.id.starts_with(text)));
+    Ok(meant.map(|meant| all.swap_remove(meant)))
 }
 
 /// docker's JSON.
 fn inspect(args: &InspectArgs, networks: &Networks<'_>) -> Result<()> {
-    let find = |name: &String| match rows(networks)?.into_iter().find(|(n, _)| n.name == *name) {
-        Some(row) => Ok(row),
-        None => networks.find(name).map(|config| (config, "bridge")),
-    };
-    let describe = |name| {
-        let (config, driver) = find(name)?;
-        describe(&config, driver)
-    };
-    let all: Vec<_> = args.names.networks.iter().map(describe).collect::<Result<_>>()?;
+    let all = args.names.networks.iter().map(|name| about(networks, name));
+    let all: Vec<_> = all.collect::<Result<_>>()?;
     super::print(&Format::inspect(args.format.as_ref(), &all)?)
+}
+
+/// All that is known about the network with this name or id.
+pub(super) fn about(networks: &Networks<'_>, name: &str) -> Result<Value> {
+    let (config, driver) = match rows(networks)?.into_iter().find(|(n, _)| n.name == *name) {
+        Some(row) => row,
+        None => (networks.find(name)?, "bridge"),
+    };
+    describe(&config, driver)
 }
 
 fn describe(config: &Config, driver: &str) -> Result<Value> {

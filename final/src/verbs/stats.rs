@@ -116,7 +116,7 @@ fn row(
 }
 
 /// In bytes: the limit of who has none.
-fn machines_memory() -> u64 {
+pub(super) fn machines_memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kibibytes =

@@ -4,6 +4,7 @@
 
 mod engine;
 mod files;
+mod inspect;
 mod ipv6;
 mod isolation;
 mod life;
@@ -33,6 +34,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_final");
 
 use engine::*;
 use files::*;
+use inspect::*;
 use ipv6::*;
 use isolation::*;
 use life::*;
@@ -67,6 +69,12 @@ static TESTS: &[Test] = &[
     test!(mounts_are_as_they_were_asked_for, [Root, LabRoot, Plain]),
     test!(a_read_only_root_cannot_be_written, [Root, LabRoot, Plain]),
     test!(a_device_is_there_if_it_was_asked_for, [Root, LabRoot, Plain]),
+    // inspect.rs
+    test!(inspect_says_what_the_kernel_says, [Root, LabRoot, Plain]),
+    test!(inspect_says_what_was_asked_for, [Root, LabRoot, Plain]),
+    test!(inspect_shows_addresses_and_ports, [Root, LabRoot]),
+    test!(a_container_killed_for_memory_says_so, [Root], Limits),
+    test!(info_says_what_this_machine_is, [Root, LabRoot, Plain]),
     // isolation.rs
     test!(capabilities_and_seccomp_are_dockers, [Root, LabRoot, Plain]),
     test!(new_namespaces_and_mounts_are_refused, [Root, LabRoot, Plain]),

@@ -64,6 +64,8 @@ pub fn a_plain_user_has_networks_of_their_own(_: Who) {
     // As root has it: who is on a network is shown, and holds it.
     let shown = inspect("green")["Containers"].to_string();
     assert!(shown.contains("10.77.2.9/24") && shown.contains("other"), "{shown}");
+    let template = "{{.NetworkSettings.Networks.green.IPAddress}}";
+    assert_eq!(final_(&["inspect", "-f", template, "other"]).stdout, "10.77.2.9\n");
     let refused = refusal(&["rm", "green"]);
     assert!(refused.contains("in use by other"), "{refused}");
     let shared = script(&["--net", "container:web"], "tail -n 1 /etc/hosts");

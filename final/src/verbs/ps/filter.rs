@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::bundle::Annotation;
 use crate::image::{Base, Images};
 use crate::mounts;
+use crate::network::Networks;
 use crate::status::Status;
 use crate::store::{Container, Store};
 use crate::verbs::network;
@@ -102,7 +103,9 @@ impl<'f> Filters<'f> {
                 Filter::Ancestor(name) if Base::is_name(name) => {
                     Images::open(store)?.find(name)?.map(|image| image.id)
                 }
-                Filter::Network(name) => network::name_of(store, name)?,
+                Filter::Network(name) => {
+                    network::find(&Networks::of(store), name)?.map(|network| network.name)
+                }
                 _ => None,
             };
             found.push((filter, meant));
