@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{Backlog, listen};
 use nix::sys::wait::waitpid;
@@ -82,7 +82,7 @@ impl Drop for Forwarder {
 
 /// Its whole life: it is ended from outside.
 fn serve(ports: Vec<Held>, address: Ipv4Addr, parent: Pid) -> Result<()> {
-    set_pdeathsig(Signal::SIGKILL)?;
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
     if getppid() != parent {
         return Ok(()); // it was killed before that
     }
