@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use runtime::cli::{Cli, Verb};
 use runtime::verbs::{
-    attach, create, exec, gc, images, import, kill, load, logs, network, pause, ps, pull, restart,
-    rm, rmi, run, save, start, stats, stop, tag, wait,
+    attach, create, diff, exec, gc, images, import, kill, load, logs, network, pause, ps, pull,
+    restart, rm, rmi, run, save, start, stats, stop, tag, wait,
 };
 
 fn main() -> ExitCode {
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Verb::Unpause(args) => pause::unpause(&args),
         Verb::Wait(args) => wait::run(&args),
         Verb::Stats(args) => stats::run(&args),
+        Verb::Diff(args) => diff::run(&args),
         Verb::Kill(args) => kill::run(&args),
         Verb::Rm(args) => rm::run(&args),
         Verb::Images(args) => images::run(&args),

@@ -10,6 +10,7 @@ pub use options::{
 };
 
 use crate::verbs::attach::AttachArgs;
+use crate::verbs::diff::DiffArgs;
 use crate::verbs::exec::ExecArgs;
 use crate::verbs::images::ImagesArgs;
 use crate::verbs::import::ImportArgs;
@@ -72,6 +73,8 @@ pub enum Verb {
     Wait(WaitArgs),
     /// Show what containers use
     Stats(StatsArgs),
+    /// Show what a container has made of its image: A added, C changed, D deleted
+    Diff(DiffArgs),
     /// Remove containers
     Rm(RmArgs),
     /// List images
