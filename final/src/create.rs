@@ -9,7 +9,7 @@ use crate::init::init;
 use crate::join::Join;
 use crate::monitor::{Hub, Streams};
 use crate::network::{Attachment, Claim};
-use crate::process::close_to_others;
+use crate::process::{close_to_others, open_to_others};
 use crate::store::Container;
 
 /// Runs the container of this bundle to its end, and returns its exit status.
@@ -18,7 +18,7 @@ use crate::store::Container;
 /// their making: child, network, cgroup; so an error at any line undoes the lines before it.
 // ANCHOR: run
 pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut Hub) -> Result<u8> {
-    let join = Join::of_containers(&bundle.joins)?;
+    let join = Join::of_containers(&bundle.joins, &container.store())?;
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
     bundle.check_end(&cgroup)?;
     let network = match &bundle.network {
@@ -35,6 +35,9 @@ pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut H
     let mut child = Child::spawn(bundle.namespaces, cgroup.fd(), || {
         init(bundle, &cgroup, &join, network.as_ref(), &stdio)
     })?;
+    if bundle.is_seen_by_others() {
+        open_to_others()?; // other monitors have to see where we are
+    }
     drop(stdio); // or we would keep the pipes open ourselves, and never see their end
 
     // While the child waits for Go: what can only be done from outside.
@@ -47,7 +50,7 @@ pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut H
     // Only now: nobody may join a container that is half built.
     container.started(child.pid())?;
     let status = hub.serve(&mut child, &cgroup, streams)?;
-    cgroup.report();
+    container.state.oom_killed = cgroup.report();
     Ok(status)
 }
 // ANCHOR_END: run

@@ -29,7 +29,7 @@ impl Join {
     }
 
     /// Those of containers, by their ids. They have to be running.
-    pub fn of_containers(wanted: &[(Namespace, String)]) -> Result<Self> {
+    pub fn of_containers(wanted: &[(Namespace, String)], store: &Store) -> Result<Self> {
         let mut found = Self::default();
         let mut users = Vec::new();
         let mut rest = wanted.to_vec();
@@ -37,7 +37,7 @@ impl Join {
             let id = id.clone();
             let kinds = rest.extract_if(.., |(_, other)| *other == id).map(|(kind, _)| kind);
             let kinds = kinds.collect();
-            let container = Store::open()?.find(&id)?;
+            let container = store.find(&id)?;
             let (pid, pidfd) = container.first_process()?;
             let namespace = fs::metadata(format!("/proc/{pid}/ns/user"));
             users.push(namespace.with_context(|| format!("cannot look at {id}"))?.ino());

@@ -19,6 +19,8 @@
 //! | [`user`] | who it is: users and groups of the container |
 //! | [`sysctl`] | settings that a namespace has for itself |
 //! | [`terminal`] | the container's terminal and the user's |
+//! | [`format`] | `--format`, tables |
+//! | [`status`], [`mounts`] | what is shown of a container |
 //! | [`etc`] | /etc/hosts, /etc/hostname, /etc/resolv.conf |
 //! | [`network`] | the container's place on a bridge, its published ports |
 //! | [`image`] | the image `host`, unpacked |
@@ -29,15 +31,18 @@ pub mod cli;
 pub mod client;
 pub mod create;
 pub mod etc;
+pub mod format;
 pub mod image;
 pub mod init;
 pub mod join;
 pub mod monitor;
+pub mod mounts;
 pub mod network;
 pub mod pid1;
 pub mod process;
 pub mod security;
 pub mod spec;
+pub mod status;
 pub mod store;
 pub mod sysctl;
 pub mod terminal;

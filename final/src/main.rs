@@ -3,13 +3,15 @@
 use std::process::ExitCode;
 
 use runtime::cli::{Cli, Verb};
+use runtime::network::rootless;
 use runtime::verbs::{
-    attach, create, diff, exec, gc, images, import, kill, load, logs, network, pause, ps, pull,
-    restart, rm, rmi, run, save, start, stats, stop, tag, wait,
+    attach, create, diff, exec, gc, images, import, info, inspect, kill, load, logs, network,
+    pause, port, ps, pull, restart, rm, rmi, run, save, start, stats, stop, tag, version, wait,
 };
 
 fn main() -> ExitCode {
     let cli: Cli = step01_namespaces::parse();
+    rootless::place_pools();
     step01_namespaces::exit(match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Create(args) => create::run(&args),
@@ -17,6 +19,8 @@ fn main() -> ExitCode {
         Verb::Attach(args) => attach::run(&args),
         Verb::Exec(args) => exec::run(&args),
         Verb::Ps(args) => ps::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Port(args) => port::run(&args),
         Verb::Logs(args) => logs::run(&args),
         Verb::Stop(args) => stop::run(&args),
         Verb::Restart(args) => restart::run(&args),
@@ -36,5 +40,7 @@ fn main() -> ExitCode {
         Verb::Rmi(args) => rmi::run(&args),
         Verb::Network(verb) => network::run(&verb),
         Verb::Gc => gc::run(),
+        Verb::Info(args) => info::run(&args),
+        Verb::Version(args) => version::run(&args),
     })
 }

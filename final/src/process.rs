@@ -142,6 +142,11 @@ pub fn close_to_others() -> Result<()> {
     prctl::set_dumpable(false).context("cannot close ourselves to other processes")
 }
 
+/// The same, undone.
+pub fn open_to_others() -> Result<()> {
+    prctl::set_dumpable(true).context("cannot open ourselves to other processes")
+}
+
 /// Opens a device of the container, if it is the one that it should be. Its /dev may be a link that
 /// the container has changed since, and lead to a file of ours (/proc/self/fd/N), to a FIFO at which
 /// we would wait, or to a terminal that would become our controlling one.

@@ -210,17 +210,19 @@ impl Cgroup {
         usage
     }
 
-    /// Says so, if a process of the container was killed over its memory limit: from its exit
-    /// status 137 alone nobody could tell. (A container within it can have died of its own limit.)
-    pub fn report(&self) {
-        let Some(limit) = self.limits.memory else { return };
+    /// Says so, and returns it, if a process of the container was killed over its memory limit: from
+    /// its exit status 137 alone nobody could tell. (A container within it can have died of its own limit.)
+    pub fn report(&self) -> bool {
+        let Some(limit) = self.limits.memory else { return false };
         let usage = self.usage();
-        if usage.oom_kills > Some(0) && usage.over_limit != Some(0) {
+        let was_killed = usage.oom_kills > Some(0) && usage.over_limit != Some(0);
+        if was_killed {
             let peak = usage.memory_peak.map(|peak| format!(", peak {}", show_bytes(peak)));
             let peak = peak.unwrap_or_default();
             let text = format!("over its memory limit of {limit}{peak}");
             say("killed:".red().bold(), &text);
         }
+        was_killed
     }
 
     /// Ends every process in it, and waits until they are gone.
@@ -262,6 +264,18 @@ pub fn sweep() -> Result<()> {
         base.map_or(Ok(()), |base| Group::sweep(&base))?;
     }
     Ok(())
+}
+
+/// Whose cgroups containers have here, and in which directory they are made: of version 1 in the first
+/// hierarchy. None, if we may not make any.
+pub fn place() -> Result<(Version, Option<PathBuf>)> {
+    let hierarchies = hierarchies()?;
+    if let Some(v1) = hierarchies.iter().find(|h| is_used_v1(h)) {
+        let may = access(&v1.own, AccessFlags::W_OK).is_ok();
+        return Ok((Version::V1, may.then(|| v1.own.clone())));
+    }
+    let v2 = hierarchies.iter().find(|h| h.version == Version::V2);
+    Ok((Version::V2, v2.and_then(delegated).map(|top| top.join(PARENT))))
 }
 
 /// Fails, and says why, if a container cannot be given its cgroup to write to.

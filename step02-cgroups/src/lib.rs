@@ -24,7 +24,7 @@ mod limits;
 mod settings;
 mod usage;
 
-pub use cgroup::{Cgroup, check_delegation, sweep};
+pub use cgroup::{Cgroup, check_delegation, place, sweep};
 pub use hierarchy::{Hierarchy, Version, hierarchies, parse};
 pub use limits::{Args, Cpus, Cpuset, Limits, MOST_PIDS, Memory, SHARES, Swap, parse_size};
 pub use settings::{Setting, settings};

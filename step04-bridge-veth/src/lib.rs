@@ -26,6 +26,6 @@ mod rtnetlink;
 
 pub use args::{Args, parse_link_name};
 pub use cidr::Cidr;
-pub use network::{GROUP, Network, configure, loopback_up};
-pub use pool::{Lease, Pool};
+pub use network::{GROUP, Network, configure, loopback_up, mac_of};
+pub use pool::{Lease, POOLS, Pool};
 pub use rtnetlink::{Link, Rtnetlink, explain, read_address, read_overlapping_route};

@@ -216,7 +216,8 @@ fn ignore_routers(bridge: &str) -> Result<()> {
 
 /// A locally administered hardware address (its second bit is set) with the IPv4 address in it:
 /// when an address is given away again, what others have learned of it stays right.
-fn mac_of(address: Ipv4Addr) -> [u8; 6] {
+#[must_use]
+pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x42, a, b, c, d]
 }

@@ -17,6 +17,9 @@ use crate::network::delete_ours;
 use crate::{Cidr, Rtnetlink, explain};
 
 const STATE: &str = "/run/container-workshop";
+/// An environment variable: where the pools of one network namespace are, if that is not in /run, which
+/// is root's.
+pub const POOLS: &str = "WORKSHOP_POOLS";
 /// In a pool: the address that was given out last.
 const LAST: &str = "last";
 
@@ -79,15 +82,15 @@ impl Pool {
 
     /// Where the pool of `bridge` in our network namespace is, if it is there.
     pub fn directory(bridge: &str) -> Result<PathBuf> {
-        Ok(Path::new(STATE).join(format!("{}{bridge}", prefix()?)))
+        Ok(state().join(format!("{}{bridge}", prefix()?)))
     }
 
     /// The bridges that have a pool in our network namespace.
     pub fn bridges() -> Result<Vec<String>> {
         let prefix = prefix()?;
-        let names = match names_in(Path::new(STATE)) {
+        let names = match names_in(&state()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            names => names.with_context(|| format!("cannot read {STATE}"))?,
+            names => names.with_context(|| format!("cannot read {}", state().display()))?,
         };
         let bridge = |name: &String| name.strip_prefix(&prefix).map(str::to_owned);
         Ok(names.iter().filter_map(bridge).collect())
@@ -195,14 +198,22 @@ impl Pool {
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => return Ok(()),
             result => result.with_context(|| format!("cannot remove {}", self.path.display()))?,
         }
-        let _ = fs::remove_dir(STATE); // if it is empty
+        let _ = fs::remove_dir(state()); // if it is empty
         Ok(())
     }
+}
+
+/// Where all pools are.
+fn state() -> PathBuf {
+    std::env::var_os(POOLS).map_or_else(|| STATE.into(), PathBuf::from)
 }
 
 /// How the names of the pools of our network namespace begin: bridges of different namespaces
 /// have nothing to do with each other, even if /run is the same.
 fn prefix() -> Result<String> {
+    if std::env::var_os(POOLS).is_some() {
+        return Ok(String::new());
+    }
     let namespace =
         fs::metadata("/proc/self/ns/net").context("cannot look at /proc/self/ns/net")?;
     Ok(format!("net-{}-", namespace.ino()))

@@ -9,10 +9,12 @@ use std::process::ExitStatus;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknod};
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{
     ForkResult, Gid, Pid, Uid, chown, fork, getegid, geteuid, getpgrp, setgid, setgroups,
@@ -331,6 +333,9 @@ fn first_process(
         fresh("tmpfs", "/tmp")?;
     }
     make_runtime_directory(drop_to.map_or_else(geteuid, Uid::from_raw))?;
+    if drop_to.is_some() {
+        open_tun()?;
+    }
     let server = internet::start()?;
     let own = [Pid::this(), server];
     let before = check.then(|| Snapshot::take(&own)).transpose()?;
@@ -387,7 +392,37 @@ fn build_host() -> Result<()> {
     fresh("sysfs", "/sys")?;
     mount(Some(aside), cgroups, none, MsFlags::MS_MOVE, none)
         .context("cannot move the cgroup trees to the new /sys")?;
-    fs::remove_dir(aside).context("cannot clean up /run")
+    fs::remove_dir(aside).context("cannot clean up /run")?;
+    name_server()
+}
+
+/// Who asks for a name learns at once that nobody knows it: the machine's own name server is out of reach,
+/// and to wait for it takes ten seconds.
+fn name_server() -> Result<()> {
+    let (file, shown) = ("/run/resolv.conf", "/etc/resolv.conf");
+    if !Path::new(shown).exists() {
+        return Ok(()); // a link to what is no longer in /run: then libc asks 127.0.0.1
+    }
+    // Our own address, where nobody listens. From others the kernel's refusals are few (icmp(7), icmp_ratelimit).
+    fs::write(file, format!("nameserver {}\n", internet::UPLINK))
+        .with_context(|| format!("cannot write {file}"))?;
+    let none = None::<&str>;
+    mount(Some(file), shown, none, MsFlags::MS_BIND, none)
+        .with_context(|| format!("cannot mount {file} on {shown}"))
+}
+
+/// On a machine with udev everybody may open /dev/net/tun (50-udev-default.rules); in a container often
+/// root alone may.
+fn open_tun() -> Result<()> {
+    if !Path::new("/dev/net/tun").exists() {
+        return Ok(());
+    }
+    mount(Some("tmpfs"), "/dev/net", Some("tmpfs"), MsFlags::MS_NOSUID, None::<&str>)
+        .context("cannot mount tmpfs on /dev/net")?;
+    let everybody = Mode::from_bits_retain(0o666);
+    mknod("/dev/net/tun", SFlag::S_IFCHR, everybody, makedev(10, 200))
+        .and_then(|()| fchmodat(AT_FDCWD, "/dev/net/tun", everybody, FchmodatFlags::FollowSymlink))
+        .context("cannot make /dev/net/tun")
 }
 
 fn fresh(kind: &str, path: &str) -> Result<()> {

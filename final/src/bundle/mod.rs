@@ -11,13 +11,14 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, ensure};
 use oci_spec::runtime::Spec;
+use serde_json::Value;
 use step01_namespaces::{Namespace, Namespaces, see};
 use step02_cgroups::{Cgroup, Limits};
 use step03_rootfs::{Mount, Rootfs};
 
 use crate::cli::Net;
 use crate::etc::{Host, resolv_conf};
-use crate::network::{Exposed, Plan};
+use crate::network::{Exposed, Plan, rootless};
 use crate::process::Process;
 
 /// Names of the annotations that carry what OCI leaves to the engine.
@@ -50,6 +51,10 @@ impl Annotation {
     pub const STOP_SIGNAL: &str = "org.opencontainers.image.stopSignal";
     /// Whether an init is in front of the program.
     pub const INIT: &str = "io.container-workshop.init";
+    /// How many of the program's words are its image's, or `--entrypoint`.
+    pub const ENTRYPOINT: &str = "io.container-workshop.entrypoint";
+    /// Whether the walls are taken away.
+    pub const PRIVILEGED: &str = "io.container-workshop.privileged";
     /// The user, as `--user` has it; without it, the ids in `process` are meant.
     pub const USER: &str = "io.container-workshop.user";
     /// More groups of theirs, separated by spaces.
@@ -105,6 +110,13 @@ impl Bundle {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// All of config.json, for who only shows it.
+    pub fn read(directory: &Path) -> Result<Value> {
+        let path = directory.join("config.json");
+        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))
+    }
+
     /// Reads config.json from the directory.
     pub fn load(directory: &Path) -> Result<Self> {
         let path = directory.join("config.json");
@@ -139,7 +151,10 @@ impl Bundle {
     /// All namespaces that are not the host's.
     #[must_use]
     pub fn all_namespaces(&self) -> Namespaces {
-        let joined = |kind| self.joins.iter().any(|(other, _)| *other == kind);
+        let joined = |kind| {
+            let rootless = kind == Namespace::User && rootless::applies();
+            rootless || self.joins.iter().any(|(other, _)| *other == kind)
+        };
         let all = Namespace::ALL.into_iter();
         all.filter(|&kind| self.namespaces.contains(kind) || joined(kind)).collect()
     }

@@ -14,11 +14,14 @@ use crate::verbs::diff::DiffArgs;
 use crate::verbs::exec::ExecArgs;
 use crate::verbs::images::ImagesArgs;
 use crate::verbs::import::ImportArgs;
+use crate::verbs::info::InfoArgs;
+use crate::verbs::inspect::InspectArgs;
 use crate::verbs::kill::KillArgs;
 use crate::verbs::load::LoadArgs;
 use crate::verbs::logs::LogsArgs;
 use crate::verbs::network::NetworkVerb;
 use crate::verbs::pause::PauseArgs;
+use crate::verbs::port::PortArgs;
 use crate::verbs::ps::PsArgs;
 use crate::verbs::pull::PullArgs;
 use crate::verbs::restart::RestartArgs;
@@ -30,6 +33,7 @@ use crate::verbs::start::StartArgs;
 use crate::verbs::stats::StatsArgs;
 use crate::verbs::stop::StopArgs;
 use crate::verbs::tag::TagArgs;
+use crate::verbs::version::VersionArgs;
 use crate::verbs::wait::WaitArgs;
 
 /// A container runtime made of five steps
@@ -57,6 +61,10 @@ pub enum Verb {
     Exec(ExecArgs),
     /// List containers
     Ps(PsArgs),
+    /// Show all that is known about containers, images and networks
+    Inspect(InspectArgs),
+    /// List the published ports of a container
+    Port(PortArgs),
     /// Show what a container wrote
     Logs(LogsArgs),
     /// End containers: ask first, then kill
@@ -96,6 +104,10 @@ pub enum Verb {
     Network(NetworkVerb),
     /// Clean up after containers whose monitor was killed
     Gc,
+    /// Show what this machine gives to containers
+    Info(InfoArgs),
+    /// Show which version this is
+    Version(VersionArgs),
 }
 
 /// `-i` and `-t`.

@@ -39,7 +39,7 @@ pub use streams::{Stdio, Stream, Streams};
 use crate::bundle::Bundle;
 use crate::client::{self, Wanted};
 use crate::create;
-use crate::network::Claim;
+use crate::network::{Claim, rootless};
 use crate::store::Container;
 
 /// What is ready to run: a container that is ours, what it is to be, and what is held for it.
@@ -97,6 +97,11 @@ fn live(
 ) -> Result<u8> {
     bundle.rootfs.keep = container.layer()?;
     hub.open(container.bundle(), container.state.input_ends)?;
+    // Here, as it is to be left before the container is nobody's.
+    let _inside = match &bundle.network {
+        Some(_) if rootless::applies() => Some(rootless::enter(container.store())?),
+        _ => None,
+    };
     let mut back_off = BackOff::new();
     loop {
         let begun = Instant::now();

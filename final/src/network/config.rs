@@ -15,6 +15,7 @@ use step04_bridge_veth::{Cidr, Rtnetlink, explain, parse_link_name};
 
 use super::ipv6::Cidr6;
 use super::names::{self, Names};
+use super::rootless;
 use crate::store::{Store, new_id};
 
 /// The bridge of containers that name no network.
@@ -282,7 +283,7 @@ impl<'s> Networks<'s> {
                 return Ok(true);
             }
         }
-        Ok(!self.files("new")?.is_empty())
+        Ok(rootless::has_stale(self.store) || !self.files("new")?.is_empty())
     }
 
     /// Who is to answer for names on this bridge.

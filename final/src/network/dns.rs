@@ -61,11 +61,11 @@ pub fn decide(
     reply(&packet, RCODE::NoError, answers)
 }
 
-/// The answer of who is not to ask others.
+/// The answer of who does not know: is not to ask others (refused), or found none to ask (failure).
 #[must_use]
-pub fn refuse(question: &[u8]) -> Verdict {
+pub fn without_answer(question: &[u8], code: RCODE) -> Verdict {
     match Packet::parse(question) {
-        Ok(packet) => reply(&packet, RCODE::Refused, Vec::new()),
+        Ok(packet) => reply(&packet, code, Vec::new()),
         Err(_) => Verdict::Ignore,
     }
 }

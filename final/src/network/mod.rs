@@ -10,7 +10,9 @@
 //! | [`endpoint`] | who has which address |
 //! | [`names`] | the process that answers for names |
 //! | [`ports`] | published ports, held by sockets before anything is made |
+//! | [`rootless`] | where the networks of a plain user are |
 //! | [`rules`] | what is in our tables beside step 5's rules |
+//! | [`uplink`] | the way out of there |
 
 pub mod config;
 pub mod dns;
@@ -18,7 +20,9 @@ pub mod endpoint;
 pub mod ipv6;
 pub mod names;
 pub mod ports;
+pub mod rootless;
 pub mod rules;
+pub mod uplink;
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
@@ -196,9 +200,18 @@ pub fn own_address(net: &Net, network: Option<&Attachment>) -> Result<Option<Ipv
     }
 }
 
-/// Removes what was left by who was killed, before the steps remove the rest; starts name servers
-/// again that were killed.
+/// Removes what was left by who was killed; starts name servers again that were killed.
 pub fn sweep(store: &Store) -> Result<()> {
+    if rootless::applies() {
+        rootless::sweep(store, || sweep_bridges(store))?;
+    } else {
+        sweep_bridges(store)?;
+    }
+    let _lock = store.lock()?;
+    Networks::of(store).sweep()
+}
+
+fn sweep_bridges(store: &Store) -> Result<()> {
     for bridge in Pool::bridges()? {
         let pool = Pool::lock(&bridge)?;
         ipv6::sweep(&pool)?;
@@ -208,8 +221,7 @@ pub fn sweep(store: &Store) -> Result<()> {
             names.ensure(&pool)?;
         }
     }
-    let _lock = store.lock()?;
-    Networks::of(store).sweep()
+    step05_nat::sweep()
 }
 
 /// Whether a plan can be had: what the network itself rules out.

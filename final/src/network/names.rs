@@ -19,11 +19,13 @@ use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
+use simple_dns::RCODE;
 use step01_namespaces::{pidfd_open, pidfd_send_signal};
 use step04_bridge_veth::{Cidr, Pool};
 
-use super::dns::{Verdict, decide, refuse};
+use super::dns::{Verdict, decide, without_answer};
 use super::endpoint::Endpoint;
+use super::{rootless, uplink};
 use crate::store::Process;
 
 /// The file in the bridge's directory that names the process.
@@ -127,7 +129,10 @@ impl Names {
                         Verdict::Answer(answer) => drop(udp.send_to(&answer, client)),
                         Verdict::Forward if waiting.len() < MOST_WAITING => {
                             let servers = self.servers_for(client);
-                            waiting.extend(Waiting::start(&question[..len], client, servers));
+                            match Waiting::start(&question[..len], client, servers) {
+                                Some(one) => waiting.push(one),
+                                None => give_up(udp, &question[..len], client),
+                            }
                         }
                         _ => {}
                     }
@@ -168,7 +173,7 @@ impl Names {
             found.map(|(_, one)| format!("{}{own}", one.name))
         };
         match decide(question, addresses, name_of) {
-            Verdict::Forward if self.internal => refuse(question),
+            Verdict::Forward if self.internal => without_answer(question, RCODE::Refused),
             verdict => verdict,
         }
     }
@@ -253,8 +258,19 @@ impl Waiting {
             }
             Err(_) => {} // nobody listens there
         }
-        self.deadline = Instant::now() + PATIENCE;
-        ask_next(&self.question, &mut self.others).map(|socket| self.socket = socket).is_none()
+        let Some(socket) = ask_next(&self.question, &mut self.others) else {
+            give_up(udp, &self.question, self.client);
+            return true;
+        };
+        (self.socket, self.deadline) = (socket, Instant::now() + PATIENCE);
+        false
+    }
+}
+
+/// Says that there is nobody to ask: silence would make the client wait for seconds, and ask again.
+fn give_up(udp: &UdpSocket, question: &[u8], client: SocketAddr) {
+    if let Verdict::Answer(answer) = without_answer(question, RCODE::ServerFailure) {
+        let _ = udp.send_to(&answer, client);
     }
 }
 
@@ -295,11 +311,19 @@ fn write_one(stream: &mut TcpStream, message: &[u8]) -> std::io::Result<()> {
     stream.write_all(&[&length.to_be_bytes(), message].concat())
 }
 
-/// The host's servers, as they are now. Unlike a container we also reach those on loopback.
+/// The host's servers, as they are now. Unlike a container we also reach those on loopback; in a plain
+/// user's network namespace through pasta.
 fn hosts_servers() -> Vec<IpAddr> {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let address = |line: &str| line.strip_prefix("nameserver")?.trim().parse().ok();
-    text.lines().filter_map(address).collect()
+    let reached = |address: IpAddr| {
+        if address.is_loopback() && rootless::is_inside() {
+            uplink::NAMESERVER.into()
+        } else {
+            address
+        }
+    };
+    text.lines().filter_map(address).map(reached).collect()
 }
 
 /// Cuts the ties to who has started us: their session, directory, signals and files. Among these are
@@ -326,12 +350,12 @@ fn leave_caller(udp: &UdpSocket, tcp: &TcpListener) -> Result<()> {
 
 /// The server, if it is there.
 fn running(pool: &Pool) -> Result<Option<Process>> {
-    let Some(process) = noted(pool)? else { return Ok(None) };
+    let Some(process) = noted(pool.path())? else { return Ok(None) };
     Ok(process.is_there()?.then_some(process))
 }
 
-fn noted(pool: &Pool) -> Result<Option<Process>> {
-    let path = pool.path().join(FILE);
+fn noted(directory: &Path) -> Result<Option<Process>> {
+    let path = directory.join(FILE);
     match fs::read(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         // Who was killed while he wrote it has left less.
@@ -344,7 +368,12 @@ fn noted(pool: &Pool) -> Result<Option<Process>> {
 
 /// Ends the server, if there is one. The pool is locked: nobody starts another one meanwhile.
 pub fn stop(pool: &Pool) -> Result<()> {
-    if let Some(process) = noted(pool)? {
+    stop_in(pool.path())
+}
+
+/// The same, of the pool in this directory.
+pub fn stop_in(directory: &Path) -> Result<()> {
+    if let Some(process) = noted(directory)? {
         match pidfd_open(Pid::from_raw(process.pid)) {
             Ok(pidfd) if process.is_there()? => {
                 match pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL) {
@@ -357,7 +386,7 @@ pub fn stop(pool: &Pool) -> Result<()> {
             Err(errno) => return Err(anyhow!(errno).context("cannot get hold of the name server")),
         }
     }
-    match fs::remove_file(pool.path().join(FILE)) {
+    match fs::remove_file(directory.join(FILE)) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).context("cannot remove the name server's note")
         }

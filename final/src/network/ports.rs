@@ -227,11 +227,16 @@ fn owner(store: &Store, host: u16, protocol: Protocol) -> Option<String> {
 }
 
 /// A port as `ps` shows it: `0.0.0.0:8080->80/tcp`, or `80/tcp` if it is not published.
-struct Shown {
-    address: String,
-    host: Option<u16>,
-    container: u16,
-    protocol: Protocol,
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// The host's address.
+    pub address: String,
+    /// The host's port, if it is published.
+    pub host: Option<u16>,
+    /// The port in the container.
+    pub container: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
 }
 
 impl FromStr for Shown {

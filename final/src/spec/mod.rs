@@ -24,6 +24,9 @@ use crate::network::Config;
 use crate::process::at_terminal;
 use crate::store::Store;
 
+/// The version of the runtime-spec that config.json is written for.
+pub const OCI_VERSION: &str = "1.2.0";
+
 /// What was asked for, with docker's defaults filled in.
 #[derive(Debug)]
 pub struct Request {
@@ -31,6 +34,8 @@ pub struct Request {
     pub base: Base,
     /// The program with its arguments.
     pub command: Vec<String>,
+    /// How many of these words are the entry point.
+    pub entrypoint: usize,
     /// Whether our standard input is for it.
     pub interactive: bool,
     /// Whether it gets a terminal.
@@ -69,6 +74,8 @@ impl Request {
         let entrypoint = entrypoint.map(|program| {
             if program.is_empty() { &[][..] } else { std::slice::from_ref(program) }
         });
+        let own = base.config.entrypoint().as_deref();
+        let words = entrypoint.or(own).map_or(0, <[String]>::len);
         let mut command = config::command(&base.config, entrypoint, asked);
         let shell = command.is_empty();
         if shell {
@@ -97,15 +104,17 @@ impl Request {
         if args.limits.cgroup_rw {
             step02_cgroups::check_delegation().context("--cgroup-rw cannot be had")?;
         }
+        let joins = namespaces::joins(args, &net)?;
         let request = Self {
             base,
             command,
+            entrypoint: words,
             interactive: args.stdio.interactive || sit_at_it,
             tty: args.stdio.tty || sit_at_it,
             net,
             network,
             nameserver,
-            joins: namespaces::joins(args)?,
+            joins,
         };
         let stdin_is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
         ensure!(
@@ -122,7 +131,7 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
     let hostname = namespaces::hostname(args, request, id)?;
     let capabilities = process::capabilities(args)?;
     let spec = json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": OCI_VERSION,
         "hostname": hostname,
         "root": { "path": utf8(rootfs)?, "readonly": args.mounts.read_only },
         "process": process::process(args, request, &hostname, &capabilities)?,
@@ -137,6 +146,8 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
 fn annotations(args: &RunArgs, request: &Request) -> Value {
     let mut annotations = network::annotations(args, request);
     annotations[Annotation::INIT] = args.process.init.to_string().into();
+    annotations[Annotation::ENTRYPOINT] = request.entrypoint.to_string().into();
+    annotations[Annotation::PRIVILEGED] = args.security.privileged.to_string().into();
     annotations[Annotation::INTERACTIVE] = request.interactive.to_string().into();
     if let Some(signal) = request.base.config.stop_signal() {
         annotations[Annotation::STOP_SIGNAL] = signal.as_str().into();

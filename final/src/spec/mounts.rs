@@ -23,8 +23,9 @@ pub(super) fn mounts(args: &RunArgs, request: &Request, new: Namespaces) -> Resu
     };
     let overlays = layers.iter().map(|l| overlay(&l.destination, slice::from_ref(&l.lower)));
     let joined = request.joins.iter().map(|(kind, _)| *kind);
-    let apart =
-        Namespace::ALL.into_iter().filter(|&kind| new.contains(kind)).chain(joined).collect();
+    let users = (!geteuid().is_root()).then_some(Namespace::User); // whose ever it is
+    let own = Namespace::ALL.into_iter().filter(|&kind| new.contains(kind));
+    let apart = own.chain(joined).chain(users).collect();
     let options = &args.mounts;
     ensure!(
         options.shm_size.is_none() || new.contains(Namespace::Ipc),

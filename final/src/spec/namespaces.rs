@@ -11,7 +11,7 @@ use crate::cli::{Net, RunArgs, Share};
 use crate::store::Store;
 
 /// Those of other containers, with their ids. They have to be running.
-pub(super) fn joins(args: &RunArgs) -> Result<Vec<(Namespace, String)>> {
+pub(super) fn joins(args: &RunArgs, net: &Net) -> Result<Vec<(Namespace, String)>> {
     let mut joins = Vec::new();
     for kind in Namespace::ALL {
         let shared = match (kind, &args.network.net, args.namespaces.share(kind)) {
@@ -29,6 +29,7 @@ pub(super) fn joins(args: &RunArgs) -> Result<Vec<(Namespace, String)>> {
     // A plain user has power over another container's namespaces only in its user namespace.
     if let Some((_, id)) = joins.first()
         && !geteuid().is_root()
+        && !net.is_bridge()
     {
         joins.insert(0, (Namespace::User, id.clone()));
     }
@@ -43,7 +44,8 @@ pub(super) fn new(args: &RunArgs, request: &Request) -> Namespaces {
         .filter(|&kind| !joined(kind) && *args.namespaces.share(kind) == Share::Own)
         .filter(|namespace| match namespace {
             Namespace::Time => false,
-            Namespace::User => !geteuid().is_root(),
+            // On a bridge it is in the user's: see network::rootless.
+            Namespace::User => !geteuid().is_root() && request.network.is_none(),
             Namespace::Net => request.net != Net::Host,
             other => other.is_in_kernel(),
         })

@@ -16,10 +16,8 @@ use crate::store::Store;
 /// What is known about the network, if it has a bridge. Refuses what cannot be had there.
 pub fn find(args: &NetworkArgs, net: &Net, store: &Store) -> Result<Option<Config>> {
     ensure!(
-        geteuid().is_root() || !net.is_bridge(),
-        "--net {} needs root: a plain user can make a bridge only in a network namespace of its own, \
-         without a way out; run as root, or in the lab: cargo workshop lab",
-        net.name()
+        geteuid().is_root() || !net.is_bridge() || (args.publish.is_empty() && !args.publish_all),
+        "--publish needs root: the ports of a plain user's networks cannot be published yet"
     );
     let network = match net {
         Net::Bridge => {

@@ -198,6 +198,7 @@ impl Container {
         self.state.process = Some(Process::of(pid)?);
         self.state.started = Some(now());
         (self.state.exited, self.state.error) = (None, None);
+        self.state.oom_killed = false;
         self.save()
     }
 

@@ -17,6 +17,7 @@ use nix::unistd::{User, geteuid};
 pub use container::Container;
 pub use state::{Process, State, new_id, now, parse_name};
 
+use crate::bundle::Bundle;
 use crate::image;
 use crate::monitor::message;
 
@@ -161,9 +162,15 @@ impl Store {
             if container.is_stale()? {
                 container.end_orphan()?;
                 message::remove(container.bundle())?;
-                container.keep = false;
-                // 137 is what a shell says of a process that SIGKILL ended.
-                container.finish(Ok(137))?;
+                if container.state.started.is_some() {
+                    container.keep = false;
+                    // 137 is what a shell says of a process that SIGKILL ended.
+                    container.finish(Ok(137))?;
+                } else if !container.state.rm && Bundle::load(container.bundle()).is_ok() {
+                    container.made()?; // it is whole, and has never run
+                } else {
+                    container.keep = false;
+                }
             }
         }
         for path in self.abandoned()? {
@@ -215,7 +222,7 @@ fn is_missing(error: &anyhow::Error) -> bool {
 
 /// Where all of it is: `FINAL_ROOT`, or /var/lib/container-workshop as root, or in the user's own data
 /// directory (XDG Base Directory Specification: a relative path is invalid and to be ignored).
-fn root() -> Result<PathBuf> {
+pub fn root() -> Result<PathBuf> {
     let path = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     if let Some(root) = path("FINAL_ROOT") {
         return Ok(root);

@@ -54,6 +54,9 @@ pub struct State {
     pub finished: Option<u64>,
     /// Its last exit status.
     pub exited: Option<u8>,
+    /// Whether the kernel has ended one of its processes for its memory limit, when it ran last.
+    #[serde(default)]
+    pub oom_killed: bool,
     /// How often its restart policy has started it again.
     pub restarts: u32,
     /// Why it could not be started.
@@ -72,26 +75,30 @@ pub struct Process {
 impl Process {
     /// The process with this number now.
     pub fn of(pid: Pid) -> Result<Self> {
-        Self::find(pid)?.with_context(|| format!("no process {pid}"))
+        let found = Self::find(pid)?.with_context(|| format!("no process {pid}"));
+        found.map(|(process, _)| process)
     }
 
-    fn find(pid: Pid) -> Result<Option<Self>> {
+    /// The process, and whether it is a zombie.
+    fn find(pid: Pid) -> Result<Option<(Self, bool)>> {
         let path = format!("/proc/{pid}/stat");
         let stat = match fs::read(&path) {
             Err(error) if is_absent(&error) => return Ok(None),
             stat => stat.with_context(|| format!("cannot read {path}"))?,
         };
         // The name, field 2, is any bytes that the program likes: count from its end.
-        let start_time = String::from_utf8_lossy(&stat)
-            .rsplit_once(')')
-            .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
-            .with_context(|| format!("cannot understand {path}"))?;
-        Ok(Some(Self { pid: pid.as_raw(), start_time }))
+        let stat = String::from_utf8_lossy(&stat);
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
+        let mut fields = fields.with_context(|| format!("cannot understand {path}"))?;
+        let is_zombie = fields.next() == Some("Z");
+        let start_time = fields.nth(18).and_then(|field| field.parse().ok());
+        let start_time = start_time.with_context(|| format!("cannot understand {path}"))?;
+        Ok(Some((Self { pid: pid.as_raw(), start_time }, is_zombie)))
     }
 
-    /// Whether it is still there.
+    /// Whether it is still there. A zombie has given up all but its number: only its parent is late.
     pub fn is_there(self) -> Result<bool> {
-        Ok(Self::find(Pid::from_raw(self.pid))? == Some(self))
+        Ok(Self::find(Pid::from_raw(self.pid))? == Some((self, false)))
     }
 }
 
@@ -136,6 +143,7 @@ impl State {
             started: None,
             finished: None,
             exited: None,
+            oom_killed: false,
             restarts: 0,
             error: None,
         }

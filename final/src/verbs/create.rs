@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use colored::Colorize as _;
-use nix::unistd::geteuid;
 use oci_spec::runtime::Spec;
 use step01_namespaces::say;
 
@@ -16,7 +15,7 @@ use crate::bundle::Bundle;
 use crate::cli::{RunArgs, StdioArgs, grace};
 use crate::image::Base;
 use crate::monitor::Ready;
-use crate::network::Claim;
+use crate::network::{Claim, rootless, uplink};
 use crate::spec;
 use crate::spec::Request;
 use crate::store::{Container, State, Store, new_id};
@@ -52,6 +51,7 @@ impl Plan {
         let stdio = StdioArgs { interactive: request.interactive, tty: request.tty };
         let id = new_id()?;
         let rootfs = request.base.root(&store)?;
+        let leads_out = request.network.as_ref().is_some_and(|network| !network.internal);
         let spec = spec::build(args, &request, &id, &rootfs)?;
         let bundle = Bundle::new(&spec)?;
         let base = request.base;
@@ -66,11 +66,18 @@ impl Plan {
         }
         state.stop_timeout = grace(args.life.stop_timeout);
         super::gc::sweep_if_needed(&store)?;
-        if !geteuid().is_root() && args.network.net.is_none() {
+        if rootless::applies() && args.network.net.is_none() {
             say(
                 "rootless:".yellow(),
                 "you are not root, so this container has a user namespace, and of networks only \
-                 its own loopback (--net host shares yours)",
+                 its own loopback (--net bridge gives it more, --net host shares yours)",
+            );
+        }
+        if rootless::applies() && leads_out && uplink::program().is_none() {
+            say(
+                "rootless:".yellow(),
+                "pasta is not installed (Debian package: passt), so of this container's network nothing \
+                 is reached but its other containers",
             );
         }
         Ok(Self { store, spec, bundle, base, state, stdio })

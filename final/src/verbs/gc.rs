@@ -22,6 +22,5 @@ fn sweep(store: &Store) -> Result<()> {
     store.wait_for_orphans()?;
     step02_cgroups::sweep()?;
     network::sweep(store)?;
-    step05_nat::sweep()?;
     store.sweep()
 }

@@ -1,9 +1,10 @@
 //! `final images`
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
-use serde_json::json;
+use clap::Args;
+use serde_json::{Value, json};
 
+use crate::format::Format;
 use crate::image::{Images, Name, Stored, date};
 use crate::store::Store;
 
@@ -18,8 +19,8 @@ pub struct ImagesArgs {
     #[arg(long)]
     pub no_trunc: bool,
 
-    /// A line of JSON for each
-    #[arg(long, value_name = "FORMAT")]
+    /// table, json, or a template: '{{.Repository}}:{{.Tag}}'
+    #[arg(long, value_name = "FORMAT", conflicts_with = "quiet")]
     pub format: Option<Format>,
 
     /// Only images with this name; without a tag, with any
@@ -32,15 +33,6 @@ fn parse_wanted(text: &str) -> Result<(Name, bool)> {
     let name = text.parse::<Name>()?;
     let any_tag = !text.contains('@') && !text.ends_with(&name.version.to_string());
     Ok((name, any_tag))
-}
-
-/// How to print a list.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// In docker's columns.
-    Table,
-    /// A line of JSON for each.
-    Json,
 }
 
 /// Lists the images, in docker's columns.
@@ -67,27 +59,31 @@ fn list(args: &ImagesArgs) -> Result<()> {
         ids.dedup();
         return super::print(&ids.concat());
     }
-    let mut rows = vec![["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"].map(str::to_owned)];
-    let mut lines = String::new();
-    for image in &all {
+    let row = |image: &Stored| -> Result<Value> {
         let none = || "<none>".to_owned();
-        let repository = image.name.as_ref().map_or_else(none, Name::short_repository);
-        let tag = image.name.as_ref().and_then(Name::tag).map_or_else(none, str::to_owned);
         let created = image.config.created().clone().unwrap_or_default();
-        let since = date::read(&created).map(super::age).unwrap_or_default();
-        let size = human(images.size(image)?);
-        lines += &json!({
-            "ID": id(image), "Repository": repository, "Tag": tag, "Size": size,
-            "Digest": image.manifest.digest().to_string(), "CreatedAt": created, "CreatedSince": since,
-        })
-        .to_string();
-        lines.push('\n');
-        rows.push([repository, tag, id(image), since, size]);
-    }
-    if args.format == Some(Format::Json) {
-        return super::print(&lines);
-    }
-    super::print(&super::table(&rows))
+        Ok(json!({
+            "Repository": image.name.as_ref().map_or_else(none, Name::short_repository),
+            "Tag": image.name.as_ref().and_then(Name::tag).map_or_else(none, str::to_owned),
+            "ID": id(image),
+            "CreatedSince": date::read(&created).map(super::age).unwrap_or_default(),
+            "CreatedAt": created,
+            "Size": human(images.size(image)?),
+            "Digest": image.manifest.digest().to_string(),
+        }))
+    };
+    let titles = json!({
+        "Repository": "REPOSITORY",
+        "Tag": "TAG",
+        "ID": "IMAGE ID",
+        "CreatedSince": "CREATED",
+        "CreatedAt": "CREATED AT",
+        "Size": "SIZE",
+        "Digest": "DIGEST",
+    });
+    let columns = ["Repository", "Tag", "ID", "CreatedSince", "Size"];
+    let rows = all.iter().map(row).collect::<Result<Vec<_>>>()?;
+    super::print(&Format::list(args.format.as_ref(), &columns, &titles, &rows)?)
 }
 
 /// A size as docker writes it: three digits that count, in powers of 1000.

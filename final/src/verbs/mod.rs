@@ -7,11 +7,14 @@ pub mod exec;
 pub mod gc;
 pub mod images;
 pub mod import;
+pub mod info;
+pub mod inspect;
 pub mod kill;
 pub mod load;
 pub mod logs;
 pub mod network;
 pub mod pause;
+pub mod port;
 pub mod ps;
 pub mod pull;
 pub mod restart;
@@ -23,6 +26,7 @@ pub mod start;
 pub mod stats;
 pub mod stop;
 pub mod tag;
+pub mod version;
 pub mod wait;
 
 use std::io::{self, ErrorKind, Write as _, stdout};
@@ -76,19 +80,6 @@ fn for_each(names: &[String], act: impl Fn(&Store, Container) -> Result<()>) -> 
         }
     }
     Ok(status)
-}
-
-/// Rows with a title, in docker's columns.
-fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: [usize; COLUMNS] = std::array::from_fn(|column| width(column).unwrap_or(0));
-    let mut table = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}   "));
-        table += cells.collect::<String>().trim_end();
-        table.push('\n');
-    }
-    table
 }
 
 /// How long ago that is (seconds since 1970), in docker's words.

@@ -5,12 +5,12 @@ use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use humantime::format_rfc3339_seconds;
-use nix::unistd::geteuid;
 use serde_json::{Value, json};
 use step04_bridge_veth::Cidr;
 
+use crate::format::Format;
 use crate::network::config::{Wish, builtin_id, parse_name};
 use crate::network::{Cidr6, Config, Endpoint, Networks};
 use crate::store::Store;
@@ -24,7 +24,7 @@ pub enum NetworkVerb {
     #[command(visible_alias = "list")]
     Ls(LsArgs),
     /// Show all that is known about networks
-    Inspect(NamesArgs),
+    Inspect(InspectArgs),
     /// Remove networks that no container is on
     #[command(visible_alias = "remove")]
     Rm(NamesArgs),
@@ -81,21 +81,24 @@ pub struct LsArgs {
     #[arg(long)]
     pub no_trunc: bool,
 
-    /// As a table, or one JSON object a line
-    #[arg(long, value_enum, default_value = "table")]
-    pub format: Format,
+    /// table, json, or a template: '{{.ID}} {{.Name}}'
+    #[arg(long, value_name = "FORMAT", conflicts_with = "quiet")]
+    pub format: Option<Format>,
 }
 
-/// How a list is shown.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// For people
-    Table,
-    /// For programs
-    Json,
+/// `network inspect [OPTIONS] NETWORK...`
+#[derive(Args, Debug, Clone)]
+pub struct InspectArgs {
+    /// json, or a template: '{{.Name}}: {{json .IPAM}}'
+    #[arg(long, short, value_name = "FORMAT", value_parser = Format::without_table)]
+    pub format: Option<Format>,
+
+    /// Which.
+    #[command(flatten)]
+    pub names: NamesArgs,
 }
 
-/// `network inspect NETWORK...`, `network rm NETWORK...`
+/// `network rm NETWORK...`
 #[derive(Args, Debug, Clone)]
 pub struct NamesArgs {
     /// Names, ids, or beginnings of ids
@@ -120,7 +123,7 @@ pub fn run(verb: &NetworkVerb) -> Result<u8> {
         match verb {
             NetworkVerb::Create(args) => create(args, &networks),
             NetworkVerb::Ls(args) => list(args, &networks),
-            NetworkVerb::Inspect(args) => inspect(&args.networks, &networks),
+            NetworkVerb::Inspect(args) => inspect(args, &networks),
             NetworkVerb::Rm(args) => remove(&args.networks, &networks),
             NetworkVerb::Prune(args) => prune(args, &networks),
         }
@@ -129,11 +132,6 @@ pub fn run(verb: &NetworkVerb) -> Result<u8> {
 }
 
 fn create(args: &CreateArgs, networks: &Networks<'_>) -> Result<()> {
-    ensure!(
-        geteuid().is_root(),
-        "a network needs root: a plain user can make a bridge only in a network namespace of its own, \
-         without a way out; run as root, or in the lab: cargo workshop lab"
-    );
     let CreateArgs { subnet: subnets, ipv6, internal, name } = args.clone();
     let (mut subnet, mut subnet6) = (None, None);
     for wanted in subnets {
@@ -173,49 +171,63 @@ fn list(args: &LsArgs, networks: &Networks<'_>) -> Result<()> {
         if args.no_trunc { config.id.clone() } else { config.short_id().to_owned() }
     };
     let rows = rows(networks)?;
-    let mut text = String::new();
     if args.quiet {
-        for (config, _) in &rows {
-            text += &format!("{}\n", id(config));
-        }
-    } else if args.format == Format::Json {
-        for (config, driver) in &rows {
-            let line = json!({
-                "CreatedAt": rfc3339(config.created),
-                "Driver": driver,
-                "ID": id(config),
-                "IPv4": (!config.subnet.is_empty()).to_string(),
-                "IPv6": config.subnet6.is_some().to_string(),
-                "Internal": config.internal.to_string(),
-                "Labels": "",
-                "Name": config.name,
-                "Scope": "local",
-            });
-            text += &format!("{line}\n");
-        }
-    } else {
-        let titles = ["NETWORK ID", "NAME", "DRIVER", "SCOPE"].map(str::to_owned);
-        let cells = |(config, driver): &(Config, &str)| {
-            [id(config), config.name.clone(), (*driver).to_owned(), "local".to_owned()]
-        };
-        let rows: Vec<_> = [titles].into_iter().chain(rows.iter().map(cells)).collect();
-        text = super::table(&rows);
+        let ids = rows.iter().map(|(config, _)| id(config) + "\n");
+        return super::print(&ids.collect::<String>());
     }
-    super::print(&text)
+    let row = |(config, driver): &(Config, &str)| {
+        json!({
+            "CreatedAt": rfc3339(config.created),
+            "Driver": driver,
+            "ID": id(config),
+            "IPv4": (!config.subnet.is_empty()).to_string(),
+            "IPv6": config.subnet6.is_some().to_string(),
+            "Internal": config.internal.to_string(),
+            "Labels": "",
+            "Name": config.name,
+            "Scope": "local",
+        })
+    };
+    let titles = json!({
+        "CreatedAt": "CREATED AT",
+        "Driver": "DRIVER",
+        "ID": "NETWORK ID",
+        "IPv4": "IPV4",
+        "IPv6": "IPV6",
+        "Internal": "INTERNAL",
+        "Labels": "LABELS",
+        "Name": "NAME",
+        "Scope": "SCOPE",
+    });
+    let columns = ["ID", "Name", "Driver", "Scope"];
+    let rows: Vec<_> = rows.iter().map(row).collect();
+    super::print(&Format::list(args.format.as_ref(), &columns, &titles, &rows)?)
+}
+
+/// The network that is meant by a name or the beginning of an id, if there is one.
+pub(super) fn find(networks: &Networks<'_>, text: &str) -> Result<Option<Config>> {
+    let mut all: Vec<_> = rows(networks)?.into_iter().map(|(config, _)| config).collect();
+    let meant = all
+        .iter()
+        .position(|config| config.name == text)
+        .or_else(|| all.iter().position(|config| !text.is_empty() && config.id.starts_with(text)));
+    Ok(meant.map(|meant| all.swap_remove(meant)))
 }
 
 /// docker's JSON.
-fn inspect(names: &[String], networks: &Networks<'_>) -> Result<()> {
-    let find = |name: &String| match rows(networks)?.into_iter().find(|(n, _)| n.name == *name) {
-        Some(row) => Ok(row),
-        None => networks.find(name).map(|config| (config, "bridge")),
+fn inspect(args: &InspectArgs, networks: &Networks<'_>) -> Result<()> {
+    let all = args.names.networks.iter().map(|name| about(networks, name));
+    let all: Vec<_> = all.collect::<Result<_>>()?;
+    super::print(&Format::inspect(args.format.as_ref(), &all)?)
+}
+
+/// All that is known about the network with this name or id.
+pub(super) fn about(networks: &Networks<'_>, name: &str) -> Result<Value> {
+    let (config, driver) = match rows(networks)?.into_iter().find(|(n, _)| n.name == *name) {
+        Some(row) => row,
+        None => (networks.find(name)?, "bridge"),
     };
-    let describe = |name| {
-        let (config, driver) = find(name)?;
-        describe(&config, driver)
-    };
-    let all: Vec<_> = names.iter().map(describe).collect::<Result<_>>()?;
-    super::print(&format!("{}\n", serde_json::to_string_pretty(&all)?))
+    describe(&config, driver)
 }
 
 fn describe(config: &Config, driver: &str) -> Result<Value> {

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 use step02_cgroups::{Cgroup, Usage};
 
 use crate::bundle::Bundle;
+use crate::format::Format;
 use crate::store::{Container, Store};
 
 /// `stats [--no-stream] [CONTAINER...]`
@@ -18,6 +20,10 @@ pub struct StatsArgs {
     /// Show it once, instead of every second
     #[arg(long)]
     pub no_stream: bool,
+
+    /// table, json, or a template: '{{.Name}} {{.CPUPerc}}'
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
 
     /// Names, ids, or beginnings of ids; without any, all that run
     pub containers: Vec<String>,
@@ -32,7 +38,7 @@ pub fn run(args: &StatsArgs) -> Result<u8> {
             store.find(name)?.first_process()?; // or it is an error, and not a missing line
         }
         loop {
-            let table = table(&store, &args.containers)?;
+            let table = table(&store, args)?;
             if args.no_stream {
                 return super::print(&table);
             }
@@ -43,9 +49,9 @@ pub fn run(args: &StatsArgs) -> Result<u8> {
 }
 
 /// Looks twice, as the share of a processor takes a time in which it was used.
-fn table(store: &Store, names: &[String]) -> Result<String> {
+fn table(store: &Store, args: &StatsArgs) -> Result<String> {
     const TIME: Duration = Duration::from_secs(1);
-    let titles = ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "PIDS"];
+    let names = &args.containers;
     let mut all = Vec::new();
     for container in store.list()? {
         let state = &container.state;
@@ -58,11 +64,22 @@ fn table(store: &Store, names: &[String]) -> Result<String> {
         }
     }
     sleep(TIME);
-    let mut rows = vec![titles.map(str::to_owned)];
+    let mut rows = Vec::new();
     for (container, first, cgroup, (before, then)) in &all {
         rows.push(row(container, *first, &cgroup.usage(), before, then.elapsed())?);
     }
-    Ok(super::table(&rows))
+    let titles = json!({
+        "Container": "CONTAINER",
+        "ID": "CONTAINER ID",
+        "Name": "NAME",
+        "CPUPerc": "CPU %",
+        "MemUsage": "MEM USAGE / LIMIT",
+        "MemPerc": "MEM %",
+        "NetIO": "NET I/O",
+        "PIDs": "PIDS",
+    });
+    let columns = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "PIDs"];
+    Format::list(args.format.as_ref(), &columns, &titles, &rows)
 }
 
 fn row(
@@ -71,7 +88,7 @@ fn row(
     usage: &Usage,
     before: &Usage,
     time: Duration,
-) -> Result<[String; 7]> {
+) -> Result<Value> {
     // As docker, `--` for what nobody counts: a plain user's container may have no cgroup.
     let unknown = || "--".to_owned();
     let percent = |part: f64| format!("{:.2}%", part * 100.0);
@@ -86,19 +103,20 @@ fn row(
     let share = usage.memory.map(|used| percent(used as f64 / limit.max(1) as f64));
     let memory = usage.memory.map(|used| format!("{} / {}", binary(used), binary(limit)));
     let network = network(first).map(|(i, o)| format!("{} / {}", decimal(i), decimal(o)));
-    Ok([
-        container.state.short_id().to_owned(),
-        container.state.name.clone(),
-        cpu.unwrap_or_else(unknown),
-        memory.unwrap_or_else(unknown),
-        share.unwrap_or_else(unknown),
-        network.unwrap_or_else(unknown),
-        usage.pids.map_or_else(unknown, |pids| pids.to_string()),
-    ])
+    Ok(json!({
+        "Container": container.state.short_id(),
+        "ID": container.state.short_id(),
+        "Name": container.state.name,
+        "CPUPerc": cpu.unwrap_or_else(unknown),
+        "MemUsage": memory.unwrap_or_else(unknown),
+        "MemPerc": share.unwrap_or_else(unknown),
+        "NetIO": network.unwrap_or_else(unknown),
+        "PIDs": usage.pids.map_or_else(unknown, |pids| pids.to_string()),
+    }))
 }
 
 /// In bytes: the limit of who has none.
-fn machines_memory() -> u64 {
+pub(super) fn machines_memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kibibytes =

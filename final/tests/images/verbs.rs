@@ -31,6 +31,22 @@ pub fn images_are_imported_listed_named_and_removed(who: Who) {
     assert_eq!((&line["Repository"], &line["Tag"]), (&json!("web"), &json!("1")), "{line}");
     assert!(line["CreatedAt"].as_str().unwrap().starts_with("20"), "{line}");
 
+    let image: Value = serde_json::from_str(&done(&["inspect", "web:1"])).unwrap();
+    let image = &image[0];
+    assert_eq!(
+        (&image["Id"], &image["RepoTags"]),
+        (&json!(id.trim()), &json!(["web:1"])),
+        "{image}"
+    );
+    assert_eq!((&image["Size"], &image["Os"]), (&json!(6), &json!("linux")), "{image}");
+    assert_eq!(image["Config"], json!({ "Cmd": ["cat", "/hello"], "Env": ["A=1"] }), "{image}");
+    assert_eq!(image["RootFS"]["Layers"].as_array().unwrap().len(), 1, "{image}");
+    assert_eq!(image["RepoDigests"], json!([format!("web@{}", line["Digest"].as_str().unwrap())]));
+    assert_eq!(
+        done(&["inspect", "-f", "{{.Architecture}}", &digits[..12]]).trim(),
+        image["Architecture"]
+    );
+
     // The same image by its name and by its id.
     for name in ["web:1", "docker.io/library/web:1", &digits[..12], &id.trim()[..20], digits] {
         let words = ["run", "--rm", "--net", "none", "-v", "/usr:/usr:ro", name];
@@ -210,7 +226,7 @@ pub fn nonsense_is_named(_: Who) {
         (&["pull"], 125, "NAME"),
         (&["pull", "UPPER"], 125, "lower case"),
         (&["run", "--pull", "often", "a"], 125, "missing, never, always"),
-        (&["images", "--format", "yaml"], 125, "table, json"),
+        (&["images", "--format", "yaml"], 125, "it is json, or a template"),
         (&["run", "--pull", "never", "no-such"], 125, "no such image: no-such"),
         (&["run", "a/../b"], 125, "no such image: a/../b"),
     ] {

@@ -5,14 +5,17 @@
 mod changes;
 mod engine;
 mod files;
+mod inspect;
 mod ipv6;
 mod isolation;
 mod life;
 mod limits;
+mod lists;
 mod names;
 mod network;
 mod networks;
 mod pid1;
+mod rootless;
 mod security;
 mod shared;
 mod terminal;
@@ -33,14 +36,17 @@ const BINARY: &str = env!("CARGO_BIN_EXE_final");
 use changes::*;
 use engine::*;
 use files::*;
+use inspect::*;
 use ipv6::*;
 use isolation::*;
 use life::*;
 use limits::*;
+use lists::*;
 use names::*;
 use network::*;
 use networks::*;
 use pid1::*;
+use rootless::*;
 use security::*;
 use shared::*;
 use terminal::*;
@@ -68,6 +74,12 @@ static TESTS: &[Test] = &[
     test!(mounts_are_as_they_were_asked_for, [Root, LabRoot, Plain]),
     test!(a_read_only_root_cannot_be_written, [Root, LabRoot, Plain]),
     test!(a_device_is_there_if_it_was_asked_for, [Root, LabRoot, Plain]),
+    // inspect.rs
+    test!(inspect_says_what_the_kernel_says, [Root, LabRoot, Plain]),
+    test!(inspect_says_what_was_asked_for, [Root, LabRoot, Plain]),
+    test!(inspect_shows_addresses_and_ports, [Root, LabRoot]),
+    test!(a_container_killed_for_memory_says_so, [Root], Limits),
+    test!(info_says_what_this_machine_is, [Root, LabRoot, Plain]),
     // isolation.rs
     test!(capabilities_and_seccomp_are_dockers, [Root, LabRoot, Plain]),
     test!(new_namespaces_and_mounts_are_refused, [Root, LabRoot, Plain]),
@@ -111,6 +123,10 @@ static TESTS: &[Test] = &[
     test!(a_container_runs_in_a_container, [Root, Plain], Version2),
     test!(an_undelegated_cgroup_stays_read_only, [LabRoot, Plain], NoLimits),
     test!(an_undelegated_cgroup_stays_read_only, [Root], Version1),
+    // lists.rs
+    test!(ps_lists_what_was_asked_for, [Root, LabRoot, Plain]),
+    test!(every_list_has_dockers_formats, [Root, Plain]),
+    test!(a_half_made_container_is_whole_or_gone, [Root, LabRoot, Plain]),
     // network.rs
     test!(the_internet_sees_the_hosts_address, [Root, LabRoot]),
     test!(a_published_port_is_reached_from_everywhere, [Root, LabRoot]),
@@ -120,7 +136,7 @@ static TESTS: &[Test] = &[
     test!(many_ports_are_published_at_once, [Root, LabRoot]),
     test!(host_and_none_are_what_they_say, [Root, LabRoot, Plain]),
     test!(eight_at_once_share_a_bridge, [Root, LabRoot]),
-    test!(a_plain_user_has_no_bridge, [Plain]),
+    test!(a_plain_users_default_is_loopback, [Plain]),
     // ipv6.rs
     test!(a_network_with_ipv6_reaches_the_world_and_is_reached, [Root, LabRoot]),
     test!(networks_with_ipv6_are_closed_to_each_other, [Root, LabRoot]),
@@ -132,6 +148,12 @@ static TESTS: &[Test] = &[
     test!(a_name_server_is_small_and_idle, [Root, LabRoot]),
     test!(a_network_can_be_another_containers, [Root, LabRoot]),
     test!(a_plain_user_shares_another_containers_network, [Plain]),
+    // rootless.rs
+    test!(a_plain_user_has_networks_of_their_own, [Plain]),
+    test!(without_pasta_a_network_has_no_way_out, [Plain]),
+    test!(pasta_is_the_way_out, [Plain], tools["pasta"]),
+    test!(what_is_killed_in_a_users_namespace_is_replaced_or_cleaned_up, [Plain]),
+    test!(who_come_at_once_are_in_one_namespace, [Plain]),
     // networks.rs
     test!(a_network_is_made_listed_shown_and_removed, [Root, LabRoot]),
     test!(each_network_has_a_subnet_of_its_own, [Root, LabRoot]),

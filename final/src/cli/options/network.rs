@@ -13,7 +13,7 @@ use crate::network::{Exposed, Wanted};
 #[derive(Args, Debug, Clone)]
 #[group(skip)]
 pub struct NetworkArgs {
-    /// The network: bridge (it needs root, and is root's default), none, host, container:NAME for that
+    /// The network: bridge (root's default), none, host, container:NAME for that
     /// of another container, or one made by `final network create`
     #[arg(long, alias = "network", value_name = "NETWORK", value_parser = Net::parse)]
     pub net: Option<Net>,

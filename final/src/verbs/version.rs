@@ -1,0 +1,54 @@
+//! `final version`
+
+use anyhow::Result;
+use clap::Args;
+use nix::sys::utsname::uname;
+use serde_json::{Value, json};
+
+use crate::format::Format;
+use crate::spec::OCI_VERSION;
+
+/// `version [-f FORMAT]`
+#[derive(Args, Debug, Clone)]
+pub struct VersionArgs {
+    /// json, or a template: '{{.Client.Version}}'
+    #[arg(long, short, value_name = "FORMAT", value_parser = Format::without_table)]
+    pub format: Option<Format>,
+}
+
+/// Of docker's two parts there is only the client: no daemon serves it.
+const TEXT: &str = "\
+Client: {{.Client.Name}}
+ Version:          {{.Client.Version}}
+ OCI Version:      {{.Client.OCIVersion}}
+ OS/Arch:          {{.Client.Os}}/{{.Client.Arch}}
+ Kernel Version:   {{.Client.KernelVersion}}
+";
+
+/// Shows the version of this program, of what it reads and writes, and of what it runs on.
+pub fn run(args: &VersionArgs) -> Result<u8> {
+    let shown = version().and_then(|version| Format::show(args.format.as_ref(), TEXT, &version));
+    shown.and_then(|text| super::print(&text)).map(|()| 0).map_err(|error| super::failed(&error))
+}
+
+fn version() -> Result<Value> {
+    Ok(json!({
+        "Client": {
+            "Name": "final",
+            "Version": env!("CARGO_PKG_VERSION"),
+            "OCIVersion": OCI_VERSION,
+            "Os": "linux",
+            "Arch": architecture(),
+            "KernelVersion": uname()?.release().to_string_lossy(),
+        }
+    }))
+}
+
+/// As images and docker call it: Go's name.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
