@@ -152,6 +152,7 @@ pub fn who_come_at_once_are_in_one_namespace(_: Who) {
     let all: Vec<_> = names.iter().map(run).collect();
     let there = || inspect("blue")["Containers"].as_object().unwrap().len();
     eventually("all are there", || there() == names.len());
+    eventually("all run", || final_(&["ps", "--quiet"]).stdout.lines().count() == names.len());
     let found = final_(&["exec", "c1", "getent", "ahostsv4", "c6"]);
     assert!(found.stdout.starts_with("10.77.1."), "{found:?}");
     // They leave at once, too.

@@ -74,7 +74,8 @@ fn list(args: &PsArgs) -> Result<()> {
         } else {
             Value::Null
         };
-        if (all || container.is_alive()?) && filters.admit(container, status, &config) {
+        let is_running = status.is_up() || status == Status::Restarting;
+        if (all || is_running) && filters.admit(container, status, &config) {
             let id = if args.no_trunc { &container.state.id } else { container.state.short_id() };
             ids += &format!("{id}\n");
             rows.push(row(container, status, &config, args.no_trunc));
