@@ -1,6 +1,7 @@
 //! What each verb does.
 
 pub mod attach;
+pub mod completion;
 pub mod create;
 pub mod diff;
 pub mod exec;
@@ -26,6 +27,7 @@ pub mod start;
 pub mod stats;
 pub mod stop;
 pub mod tag;
+pub mod top;
 pub mod version;
 pub mod wait;
 

@@ -1,13 +1,15 @@
-//! What a container has made of its image.
+//! What a container has made of its image, who is in it, and how to ask for it.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use workshop::lab::Who;
-use workshop::suite::eventually;
+use workshop::suite::{eventually, run};
 
-use crate::{final_, scratch, start, stop};
+use crate::{BINARY, final_, scratch, start, stop};
 
 /// An image of a few files, which takes its programs from the host's /usr.
 fn image() -> String {
@@ -87,4 +89,65 @@ pub fn changes_in_closed_and_replaced_directories(_: Who) {
     let mode = fs::metadata(format!("{image}/old/deep")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o755, "the image is as before");
     fs::remove_dir_all(image).unwrap();
+}
+
+pub fn top_shows_processes_by_the_hosts_numbers(_: Who) {
+    let running = start("box", &[], &["sh", "-c", "sleep 1000; true"]);
+    let other = start("other", &[], &["sleep", "999"]);
+    let rows = |words: &[&str]| -> Vec<Vec<String>> {
+        let shown = final_(&[&["top", "box"], words].concat());
+        assert_eq!((shown.status, &*shown.stderr), (Some(0), ""), "{shown:?}");
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+        shown.stdout.lines().map(words).collect()
+    };
+    eventually("both are there", || rows(&[]).len() == 3);
+    let shown = rows(&[]);
+    assert_eq!(shown[0], ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]);
+    assert_eq!(shown[1][7..].join(" "), "sh -c sleep 1000; true");
+    assert_eq!(shown[2][7..].join(" "), "sleep 1000");
+    assert_eq!(shown[2][2], shown[1][1], "the one is the other's parent: {shown:?}");
+    for row in &shown[1..] {
+        let name = fs::read_to_string(format!("/proc/{}/comm", row[1])).unwrap();
+        assert_eq!(name.trim(), row[7]);
+        assert_eq!((&*row[5], &*row[6]), ("?", "00:00:00"), "{row:?}");
+    }
+    // What ps itself says is the same, in the columns that were asked for.
+    let pids: Vec<_> = shown[1..].iter().map(|row| [row[1].clone(), row[7].clone()]).collect();
+    assert_eq!(rows(&["-e", "-o", "pid,comm"])[1..], pids);
+    for (words, named) in [
+        (&["box", "-o", "comm"][..], "no column PID"),
+        (&["box", "--nonsense"], "ps: "),
+        (&["nobody"], "no such container"),
+    ] {
+        let refused = final_(&[&["top"], words].concat());
+        assert_eq!(refused.status, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains(named), "{refused:?}");
+    }
+    stop("other", other);
+    stop("box", running);
+}
+
+pub fn bash_completes_verbs_and_flags(_: Who) {
+    let complete = |words: &str, current: &str, before: &str| {
+        let script = format!(
+            "source <(\"$0\" completion bash); COMP_WORDS=({words}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _final final '{current}' {before}; \
+             echo ${{COMPREPLY[*]}}; complete -p final"
+        );
+        let mut bash = Command::new("bash");
+        bash.arg("-c").arg(script).arg(workshop::lab::program(BINARY));
+        let outcome = run(&mut bash, Duration::from_secs(60));
+        assert_eq!((outcome.status, &*outcome.stderr), (Some(0), ""), "{outcome:?}");
+        let (words, registered) = outcome.stdout.split_once('\n').unwrap();
+        assert!(registered.contains("-F _final"), "{registered}");
+        words.to_owned()
+    };
+    assert_eq!(complete("final st", "st", "final"), "start stop stats");
+    assert_eq!(complete("final run --restar", "--restar", "run"), "--restart");
+    assert_eq!(complete("final network ins", "ins", "network"), "inspect");
+    for (shell, part) in [("zsh", "#compdef final"), ("fish", "complete -c final")] {
+        let script = final_(&["completion", shell]);
+        assert!(script.status == Some(0) && script.stdout.contains(part), "{script:?}");
+    }
+    assert_eq!(final_(&["completion", "tcsh"]).status, Some(125));
 }
