@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use runtime::cli::{Cli, Verb};
 use runtime::network::rootless;
 use runtime::verbs::{
-    attach, create, exec, gc, images, import, info, inspect, kill, load, logs, network, pause,
-    port, ps, pull, restart, rm, rmi, run, save, start, stats, stop, tag, version, wait,
+    attach, completion, create, diff, exec, gc, images, import, info, inspect, kill, load, logs,
+    network, pause, port, ps, pull, restart, rm, rmi, run, save, start, stats, stop, tag, top,
+    version, wait,
 };
 
 fn main() -> ExitCode {
@@ -28,6 +29,8 @@ fn main() -> ExitCode {
         Verb::Unpause(args) => pause::unpause(&args),
         Verb::Wait(args) => wait::run(&args),
         Verb::Stats(args) => stats::run(&args),
+        Verb::Top(args) => top::run(&args),
+        Verb::Diff(args) => diff::run(&args),
         Verb::Kill(args) => kill::run(&args),
         Verb::Rm(args) => rm::run(&args),
         Verb::Images(args) => images::run(&args),
@@ -41,5 +44,6 @@ fn main() -> ExitCode {
         Verb::Gc => gc::run(),
         Verb::Info(args) => info::run(&args),
         Verb::Version(args) => version::run(&args),
+        Verb::Completion(args) => completion::run(&args),
     })
 }

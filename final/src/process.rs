@@ -12,7 +12,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{SFlag, fstat, makedev};
 use nix::unistd::{Pid, dup2_stdin, setsid};
-use step01_namespaces::Prepared;
+use step01_namespaces::{Child, Failure, Namespaces, Prepared};
 
 use crate::security::{self, Filters};
 use crate::terminal;
@@ -118,6 +118,20 @@ impl Process {
         command.envs(self.env.iter().filter_map(|variable| variable.split_once('=')));
         // A file that we or our caller have open could be a way out of the container.
         Prepared { command, terminal, only_stdio: true }
+    }
+}
+
+/// Does `work` in a child that has new `namespaces`, and nothing to execute in the end.
+pub fn in_child(namespaces: Namespaces, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let done = Failure { status: 0, text: String::new() };
+    let mut child = Child::spawn(namespaces, None, || -> Result<Command> {
+        work()?;
+        Err(done.clone().into())
+    })?;
+    child.map_ids()?;
+    match child.go() {
+        Err(error) if error.downcast_ref() == Some(&done) => Ok(()),
+        result => result.map(drop),
     }
 }
 

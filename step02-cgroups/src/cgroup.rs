@@ -202,6 +202,13 @@ impl Cgroup {
         self.groups.iter().map(|group| group.path.as_path())
     }
 
+    /// Its processes, also those in groups that it has made below its own.
+    pub fn processes(&self) -> Result<Vec<Pid>> {
+        let Some(group) = self.groups.first() else { return Ok(Vec::new()) };
+        processes(&group.path)
+            .with_context(|| format!("cannot read the processes of {}", group.path.display()))
+    }
+
     /// What it has used so far.
     #[must_use]
     pub fn usage(&self) -> Usage {
@@ -244,6 +251,22 @@ impl Drop for Cgroup {
             }
         }
     }
+}
+
+fn processes(group: &Path) -> io::Result<Vec<Pid>> {
+    let text = fs::read_to_string(group.join("cgroup.procs"))?;
+    let pids = text.lines().filter_map(|pid| pid.parse().ok());
+    let mut found: Vec<_> = pids.map(Pid::from_raw).collect();
+    for entry in fs::read_dir(group)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            match processes(&entry.path()) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {} // gone meanwhile
+                below => found.append(&mut below?),
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// What is mounted here, in the order in which to clean up: a frozen process does not die before the

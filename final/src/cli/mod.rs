@@ -10,6 +10,8 @@ pub use options::{
 };
 
 use crate::verbs::attach::AttachArgs;
+use crate::verbs::completion::CompletionArgs;
+use crate::verbs::diff::DiffArgs;
 use crate::verbs::exec::ExecArgs;
 use crate::verbs::images::ImagesArgs;
 use crate::verbs::import::ImportArgs;
@@ -32,6 +34,7 @@ use crate::verbs::start::StartArgs;
 use crate::verbs::stats::StatsArgs;
 use crate::verbs::stop::StopArgs;
 use crate::verbs::tag::TagArgs;
+use crate::verbs::top::TopArgs;
 use crate::verbs::version::VersionArgs;
 use crate::verbs::wait::WaitArgs;
 
@@ -80,6 +83,10 @@ pub enum Verb {
     Wait(WaitArgs),
     /// Show what containers use
     Stats(StatsArgs),
+    /// Show the processes of a container
+    Top(TopArgs),
+    /// Show what a container has made of its image: A added, C changed, D deleted
+    Diff(DiffArgs),
     /// Remove containers
     Rm(RmArgs),
     /// List images
@@ -105,6 +112,8 @@ pub enum Verb {
     Info(InfoArgs),
     /// Show which version this is
     Version(VersionArgs),
+    /// Print a script by which a shell completes this command line
+    Completion(CompletionArgs),
 }
 
 /// `-i` and `-t`.

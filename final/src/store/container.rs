@@ -4,7 +4,6 @@ use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -12,11 +11,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{Pid, geteuid};
-use step01_namespaces::{Child, Failure, Namespace, pidfd_open, pidfd_send_signal, warn};
+use step01_namespaces::{Failure, Namespace, pidfd_open, pidfd_send_signal, warn};
 
 use super::Store;
 use super::state::{Process, State, is_absent, now};
 use crate::monitor::Connection;
+use crate::process::in_child;
 
 /// File systems that cannot be an overlay's upper layer: they have no attributes that it could use, or
 /// are overlays or somebody else's disk themselves (overlayfs.rst; the numbers: statfs(2)).
@@ -268,15 +268,5 @@ pub(super) fn remove_tree(path: &Path) -> Result<()> {
 /// What a plain user's container wrote may belong to others of its users, or be closed to its owner:
 /// only root of such a user namespace may remove it.
 fn remove_as_its_root(path: &Path) -> Result<()> {
-    let done = Failure { status: 0, text: String::new() };
-    let user = [Namespace::User].into_iter().collect();
-    let mut child = Child::spawn(user, None, || -> Result<Command> {
-        fs::remove_dir_all(path)?;
-        Err(done.clone().into())
-    })?;
-    child.map_ids()?;
-    match child.go() {
-        Err(error) if error.downcast_ref() == Some(&done) => Ok(()),
-        result => result.map(drop),
-    }
+    in_child([Namespace::User].into_iter().collect(), || Ok(fs::remove_dir_all(path)?))
 }

@@ -1,7 +1,9 @@
 //! What each verb does.
 
 pub mod attach;
+pub mod completion;
 pub mod create;
+pub mod diff;
 pub mod exec;
 pub mod gc;
 pub mod images;
@@ -25,6 +27,7 @@ pub mod start;
 pub mod stats;
 pub mod stop;
 pub mod tag;
+pub mod top;
 pub mod version;
 pub mod wait;
 

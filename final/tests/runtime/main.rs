@@ -2,6 +2,7 @@
 
 #![allow(clippy::wildcard_imports, reason = "the table below names every test, or it is dead code")]
 
+mod changes;
 mod engine;
 mod files;
 mod inspect;
@@ -32,6 +33,7 @@ use workshop::test;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_final");
 
+use changes::*;
 use engine::*;
 use files::*;
 use inspect::*;
@@ -65,6 +67,11 @@ static TESTS: &[Test] = &[
     test!(a_killed_monitor_takes_its_container_along, [Root, LabRoot, Plain]),
     test!(a_monitor_killed_at_any_time_leaves_nothing, [Root, LabRoot, Plain]),
     test!(a_living_container_survives_the_clean_up, [Root, LabRoot]),
+    // changes.rs
+    test!(changes_are_shown_as_docker_does, [Root, LabRoot, Plain]),
+    test!(changes_in_closed_and_replaced_directories, [Root, LabRoot, Plain]),
+    test!(top_shows_processes_by_the_hosts_numbers, [Root, LabRoot, Plain]),
+    test!(bash_completes_verbs_and_flags, [Root, Plain]),
     // files.rs
     test!(mounts_are_as_they_were_asked_for, [Root, LabRoot, Plain]),
     test!(a_read_only_root_cannot_be_written, [Root, LabRoot, Plain]),
