@@ -5,7 +5,7 @@
 //! SIGTERM (pid_namespaces(7)). As PID 2 a program has neither duty nor armour.
 
 use std::fs;
-use std::io::stdin;
+use std::io::{Read as _, stdin};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -22,11 +22,15 @@ pub fn stay_in_front(has_terminal: bool) -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
         .context("cannot block signals")?;
     prctl::set_child_subreaper(true).context("cannot inherit orphans")?; // if we are not PID 1
+    let (mut forgotten, forgets) = std::io::pipe().context("cannot make a pipe")?;
     // SAFETY: there is one thread, so the child's memory is as whole as ours.
     match unsafe { fork() }.context("cannot start a process behind --init")? {
         ForkResult::Parent { child } => be_init(child),
         ForkResult::Child => {
             prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie the program to its init")?;
+            drop(forgets);
+            // The program may look into its init: not before that has forgotten the caller.
+            forgotten.read_to_end(&mut Vec::new()).context("cannot wait for the init")?;
             // A group of its own, in the foreground: what is typed is not to come a second time, from us.
             setpgid(Pid::from_raw(0), Pid::from_raw(0)).context("cannot make a process group")?;
             if has_terminal {
@@ -91,11 +95,18 @@ fn reap(program: Pid) -> Option<u8> {
 /// Lets go of what is left of the runtime: its files, and in its memory the caller's arguments and
 /// environment, which the container can read in /proc/1 (proc_pid_cmdline(5), proc_pid_environ(5)), and
 /// all that we have made of them since. After that others may look into it again: `exec` has to.
+///
+/// The files go last: one of them is the pipe that the program waits at.
 fn forget() {
+    let _ = prctl::set_name(c"init");
+    let emptied = places().is_some_and(empty);
+    let _ = prctl::set_dumpable(emptied);
     // SAFETY: takes numbers only. Nothing that has one of these files open is used any more.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
-    let _ = prctl::set_name(c"init");
-    let Some((strings, heap)) = places() else { return };
+}
+
+/// Overwrites the strings and empties the heap; whether that is done.
+fn empty((strings, heap): ([Place; 2], Place)) -> bool {
     for (start, end) in strings {
         let start = std::ptr::with_exposed_provenance_mut::<u8>(start);
         // SAFETY: the kernel has put the strings there for us, to be written as well. Nobody reads
@@ -105,8 +116,7 @@ fn forget() {
     let start = std::ptr::with_exposed_provenance_mut(heap.0);
     // SAFETY: this empties the heap (madvise(2)). From here on nothing is allocated, used or freed: what
     // follows is on the stack, and ends in _exit.
-    let emptied = unsafe { libc::madvise(start, heap.1 - heap.0, libc::MADV_DONTNEED) } == 0;
-    let _ = prctl::set_dumpable(emptied);
+    unsafe { libc::madvise(start, heap.1 - heap.0, libc::MADV_DONTNEED) == 0 }
 }
 
 type Place = (usize, usize);

@@ -112,7 +112,8 @@ pub fn logs_are_followed_to_the_end(_: Who) {
     followers[0].stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     assert_eq!(&first, b"a\n");
     assert!(followers[0].try_wait().unwrap().is_none(), "it goes on");
-    done(&["exec", "box", "sh", "-c", "echo go >/go"]);
+    // Not before the exec itself has ended: the container takes along who is still in it.
+    done(&["exec", "box", "sh", "-c", "(sleep 0.5; echo go >/go) >/dev/null 2>&1 &"]);
     let ended: Vec<_> = followers.into_iter().map(|child| finish(child, PATIENCE)).collect();
     assert_eq!((&*ended[0].stdout, &*ended[0].stderr), ("c\n", "b\n"));
     assert_eq!((&*ended[1].stdout, &*ended[1].stderr), ("a\nc\n", "b\n"));
