@@ -6,8 +6,8 @@ use runtime::cli::{Cli, Verb};
 use runtime::network::rootless;
 use runtime::verbs::{
     attach, completion, create, diff, exec, gc, images, import, info, inspect, kill, load, logs,
-    network, pause, port, ps, pull, restart, rm, rmi, run, save, start, stats, stop, tag, top,
-    version, wait,
+    network, pause, port, prune, ps, pull, restart, rm, rmi, run, save, start, stats, stop, tag,
+    top, version, wait,
 };
 
 fn main() -> ExitCode {
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Verb::Tag(args) => tag::run(&args),
         Verb::Rmi(args) => rmi::run(&args),
         Verb::Network(verb) => network::run(&verb),
+        Verb::Prune(args) => prune::run(&args),
         Verb::Gc => gc::run(),
         Verb::Info(args) => info::run(&args),
         Verb::Version(args) => version::run(&args),

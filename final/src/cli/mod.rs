@@ -23,6 +23,7 @@ use crate::verbs::logs::LogsArgs;
 use crate::verbs::network::NetworkVerb;
 use crate::verbs::pause::PauseArgs;
 use crate::verbs::port::PortArgs;
+use crate::verbs::prune::PruneArgs;
 use crate::verbs::ps::PsArgs;
 use crate::verbs::pull::PullArgs;
 use crate::verbs::restart::RestartArgs;
@@ -106,6 +107,8 @@ pub enum Verb {
     /// Networks with a name
     #[command(subcommand)]
     Network(NetworkVerb),
+    /// Remove containers that do not run, and networks and images that nobody uses
+    Prune(PruneArgs),
     /// Clean up after containers whose monitor was killed
     Gc,
     /// Show what this machine gives to containers

@@ -248,6 +248,17 @@ impl<'s> Networks<'s> {
         }
     }
 
+    /// Removes the networks that no container is on; returns their names.
+    pub fn prune(&self) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        for config in self.list()? {
+            if self.remove(&config)? {
+                removed.push(config.name);
+            }
+        }
+        Ok(removed)
+    }
+
     /// Removes a network, unless a container holds it: then it says no.
     pub fn remove(&self, network: &Config) -> Result<bool> {
         let _lock = self.store.lock()?;

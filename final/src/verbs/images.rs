@@ -68,7 +68,7 @@ fn list(args: &ImagesArgs) -> Result<()> {
             "ID": id(image),
             "CreatedSince": date::read(&created).map(super::age).unwrap_or_default(),
             "CreatedAt": created,
-            "Size": human(images.size(image)?),
+            "Size": super::size(images.size(image)?),
             "Digest": image.manifest.digest().to_string(),
         }))
     };
@@ -84,44 +84,4 @@ fn list(args: &ImagesArgs) -> Result<()> {
     let columns = ["Repository", "Tag", "ID", "CreatedSince", "Size"];
     let rows = all.iter().map(row).collect::<Result<Vec<_>>>()?;
     super::print(&Format::list(args.format.as_ref(), &columns, &titles, &rows)?)
-}
-
-/// A size as docker writes it: three digits that count, in powers of 1000.
-fn human(bytes: u64) -> String {
-    let (mut unit, mut factor) = ("B", 1);
-    for larger in ["kB", "MB", "GB", "TB"] {
-        if bytes < factor * 1000 {
-            break;
-        }
-        (unit, factor) = (larger, factor * 1000);
-    }
-    let whole = bytes / factor;
-    let places = if factor == 1 || whole >= 100 {
-        0
-    } else if whole >= 10 {
-        1
-    } else {
-        2
-    };
-    let digits = format!("{:03}", bytes % factor * 1000 / factor);
-    let point = if places == 0 { "" } else { "." };
-    format!("{whole}{point}{}{unit}", &digits[..places])
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn sizes_have_three_digits() {
-        for (bytes, text) in [
-            (0, "0B"),
-            (999, "999B"),
-            (1000, "1.00kB"),
-            (12_345, "12.3kB"),
-            (123_456_789, "123MB"),
-            (9_999_999_999, "9.99GB"),
-            (u64::MAX, "18446744TB"),
-        ] {
-            assert_eq!(super::human(bytes), text);
-        }
-    }
 }

@@ -16,6 +16,7 @@ pub mod logs;
 pub mod network;
 pub mod pause;
 pub mod port;
+pub mod prune;
 pub mod ps;
 pub mod pull;
 pub mod restart;
@@ -31,7 +32,7 @@ pub mod top;
 pub mod version;
 pub mod wait;
 
-use std::io::{self, ErrorKind, Write as _, stdout};
+use std::io::{self, ErrorKind, Write as _, stdin, stdout};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Error, Result};
@@ -57,6 +58,21 @@ fn written(result: io::Result<()>) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write to the standard output"),
     }
+}
+
+/// Asks whether to remove that.
+fn is_confirmed(what: &str) -> Result<bool> {
+    write!(stdout(), "This removes {what}. Go on? [y/N] ")
+        .and_then(|()| stdout().flush())
+        .context("cannot ask")?;
+    let mut answer = String::new();
+    stdin().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(["y", "Y", "yes"].contains(&answer.trim()))
+}
+
+/// What was removed, below a title; nothing if nothing was.
+fn section(title: &str, lines: &[String]) -> String {
+    if lines.is_empty() { String::new() } else { format!("{title}:\n{}\n\n", lines.join("\n")) }
 }
 
 /// First of all in a verb that leaves a monitor behind: nobody may change its program, nor may it
@@ -88,4 +104,44 @@ fn for_each(names: &[String], act: impl Fn(&Store, Container) -> Result<()>) -> 
 fn age(then: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     format!("{} ago", ps::since(now.saturating_sub(then)))
+}
+
+/// A size as docker writes it: three digits that count, in powers of 1000.
+fn size(bytes: u64) -> String {
+    let (mut unit, mut factor) = ("B", 1);
+    for larger in ["kB", "MB", "GB", "TB"] {
+        if bytes < factor * 1000 {
+            break;
+        }
+        (unit, factor) = (larger, factor * 1000);
+    }
+    let whole = bytes / factor;
+    let places = if factor == 1 || whole >= 100 {
+        0
+    } else if whole >= 10 {
+        1
+    } else {
+        2
+    };
+    let digits = format!("{:03}", bytes % factor * 1000 / factor);
+    let point = if places == 0 { "" } else { "." };
+    format!("{whole}{point}{}{unit}", &digits[..places])
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes_have_three_digits() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1.00kB"),
+            (12_345, "12.3kB"),
+            (123_456_789, "123MB"),
+            (9_999_999_999, "9.99GB"),
+            (u64::MAX, "18446744TB"),
+        ] {
+            assert_eq!(super::size(bytes), text);
+        }
+    }
 }

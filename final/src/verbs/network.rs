@@ -1,10 +1,9 @@
 //! `final network ...`
 
-use std::io::{Write as _, stdin, stdout};
 use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, Subcommand};
 use humantime::format_rfc3339_seconds;
 use serde_json::{Value, json};
@@ -289,24 +288,8 @@ fn remove(names: &[String], networks: &Networks<'_>) -> Result<()> {
 }
 
 fn prune(args: &PruneArgs, networks: &Networks<'_>) -> Result<()> {
-    if !args.force {
-        let question = "This removes all networks that no container is on. Go on? [y/N] ";
-        write!(stdout(), "{question}").and_then(|()| stdout().flush()).context("cannot ask")?;
-        let mut answer = String::new();
-        stdin().read_line(&mut answer).context("cannot read the answer")?;
-        if !["y", "Y", "yes"].contains(&answer.trim()) {
-            return Ok(());
-        }
+    if !args.force && !super::is_confirmed("all networks that no container is on")? {
+        return Ok(());
     }
-    let mut removed = String::new();
-    for config in networks.list()? {
-        if networks.remove(&config)? {
-            removed += &format!("{}\n", config.name);
-        }
-    }
-    if removed.is_empty() {
-        Ok(())
-    } else {
-        super::print(&format!("Deleted Networks:\n{removed}\n"))
-    }
+    super::print(&super::section("Deleted Networks", &networks.prune()?))
 }

@@ -97,6 +97,48 @@ pub fn an_image_in_use_is_not_removed(who: Who) {
     assert_eq!(rest(who), [""; 0]);
 }
 
+pub fn prune_removes_what_nobody_uses(who: Who) {
+    let scratch = Scratch::new();
+    for name in ["used", "unused"] {
+        let config = json!({ "Labels": { "name": name } }); // or they would be one image
+        let archive = docker_archive(name, &config, &[Layer::base().bytes()]);
+        done(&["load", "-i", &scratch.write(name, archive)]);
+    }
+    let unnamed = done(&["import", &scratch.write("none", Layer::base().file("f", "x").bytes())]);
+    for (name, more, words) in
+        [("runs", "-d", &["sleep", "1000"][..]), ("ended", "--init", &["true"])]
+    {
+        let options = ["run", more, "--name", name, "--net", "none", "-v", "/usr:/usr:ro", "used"];
+        done(&[&options[..], words].concat());
+    }
+    // Nobody says yes.
+    let asked = done(&["prune"]);
+    assert!(asked.starts_with("This removes") && asked.ends_with("Go on? [y/N] "), "{asked}");
+    assert_eq!(done(&["ps", "-aq"]).lines().count(), 2);
+
+    let ended = done(&["inspect", "-f", "{{.Id}}", "ended"]);
+    let said = done(&["prune", "-f"]);
+    assert!(
+        said.starts_with(&format!("Deleted Containers:\n{ended}\nDeleted Images:\n")),
+        "{said}"
+    );
+    assert!(said.contains(&format!("Deleted: {}", unnamed.trim())), "{said}");
+    assert!(said.ends_with("\nTotal reclaimed space of images: 1B\n"), "{said}");
+    assert_eq!(done(&["ps", "-a", "--format", "{{.Names}}"]), "runs\n");
+    assert_eq!(done(&["images", "-q"]).lines().count(), 2);
+
+    let said = done(&["prune", "--all", "--force"]);
+    assert!(
+        said.contains("Untagged: unused:latest\n") && !said.contains("Untagged: used"),
+        "{said}"
+    );
+    done(&["kill", "runs"]);
+    done(&["wait", "runs"]);
+    done(&["prune", "-af"]);
+    assert_eq!(done(&["images", "-q"]) + &done(&["ps", "-aq"]), "");
+    assert_eq!(rest(who), [""; 0]);
+}
+
 pub fn two_loads_at_once(who: Who) {
     let scratch = Scratch::new();
     let shared = Layer::base().file("shared", &"shared\n".repeat(100_000)).bytes();
