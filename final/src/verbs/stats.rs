@@ -14,9 +14,17 @@ use crate::bundle::Bundle;
 use crate::format::Format;
 use crate::store::{Container, Store};
 
-/// `stats [--no-stream] [CONTAINER...]`
+/// `stats [OPTIONS] [CONTAINER...]`
 #[derive(Args, Debug, Clone)]
 pub struct StatsArgs {
+    /// Also containers that do not run
+    #[arg(long, short)]
+    pub all: bool,
+
+    /// Ids in full
+    #[arg(long)]
+    pub no_trunc: bool,
+
     /// Show it once, instead of every second
     #[arg(long)]
     pub no_stream: bool,
@@ -35,7 +43,10 @@ pub fn run(args: &StatsArgs) -> Result<u8> {
         let store = Store::open()?;
         super::gc::sweep_if_needed(&store)?;
         for name in &args.containers {
-            store.find(name)?.first_process()?; // or it is an error, and not a missing line
+            let container = store.find(name)?;
+            if !args.all {
+                container.first_process()?; // or it is an error, and not a missing line
+            }
         }
         loop {
             let table = table(&store, args)?;
@@ -57,16 +68,31 @@ fn table(store: &Store, args: &StatsArgs) -> Result<String> {
         let state = &container.state;
         let is_wanted = names.is_empty()
             || names.iter().any(|name| state.name == *name || state.id.starts_with(name.as_str()));
-        if is_wanted && let Ok((first, _pidfd)) = container.first_process() {
+        if !is_wanted {
+            continue;
+        }
+        if let Ok((first, _pidfd)) = container.first_process() {
             let cgroup = Cgroup::of_container(state.short_id(), first)?;
             let before = (cgroup.usage(), Instant::now());
-            all.push((container, first, cgroup, before));
+            all.push((container, Some((first, cgroup, before))));
+        } else if args.all {
+            all.push((container, None));
         }
     }
     sleep(TIME);
     let mut rows = Vec::new();
-    for (container, first, cgroup, (before, then)) in &all {
-        rows.push(row(container, *first, &cgroup.usage(), before, then.elapsed())?);
+    for (container, running) in &all {
+        let mut row = match running {
+            Some((first, cgroup, (before, then))) => {
+                row(container, *first, &cgroup.usage(), before, then.elapsed())?
+            }
+            None => nothing(),
+        };
+        let state = &container.state;
+        row["ID"] = if args.no_trunc { &*state.id } else { state.short_id() }.into();
+        row["Container"] = row["ID"].clone();
+        row["Name"] = (&*state.name).into();
+        rows.push(row);
     }
     let titles = json!({
         "Container": "CONTAINER",
@@ -104,15 +130,23 @@ fn row(
     let memory = usage.memory.map(|used| format!("{} / {}", binary(used), binary(limit)));
     let network = network(first).map(|(i, o)| format!("{} / {}", decimal(i), decimal(o)));
     Ok(json!({
-        "Container": container.state.short_id(),
-        "ID": container.state.short_id(),
-        "Name": container.state.name,
         "CPUPerc": cpu.unwrap_or_else(unknown),
         "MemUsage": memory.unwrap_or_else(unknown),
         "MemPerc": share.unwrap_or_else(unknown),
         "NetIO": network.unwrap_or_else(unknown),
         "PIDs": usage.pids.map_or_else(unknown, |pids| pids.to_string()),
     }))
+}
+
+/// What docker shows of a container that does not run.
+fn nothing() -> Value {
+    json!({
+        "CPUPerc": "0.00%",
+        "MemUsage": "0B / 0B",
+        "MemPerc": "0.00%",
+        "NetIO": "0B / 0B",
+        "PIDs": "0",
+    })
 }
 
 /// In bytes: the limit of who has none.

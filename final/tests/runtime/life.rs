@@ -461,6 +461,12 @@ pub fn stats_show_what_is_used(who: Who) {
     let one = done(&["stats", "--no-stream", "idle"]);
     assert_eq!(one.lines().count(), 2, "{one}");
     assert!(final_(&["stats", "--no-stream", "nobody"]).stderr.contains("no such container"));
+    done(&["kill", "idle"]);
+    done(&["wait", "idle"]);
+    assert!(final_(&["stats", "--no-stream", "idle"]).stderr.contains("not running"));
+    let all = done(&["stats", "--no-stream", "-a", "--no-trunc", "idle"]);
+    let ended: Vec<_> = all.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!((ended[0].len(), ended[1], ended[2]), (64, "idle", "0.00%"), "{all}");
     done(&["rm", "-f", "busy", "idle"]);
     assert!(final_(&["stats", "--no-stream"]).stdout.lines().count() == 1);
 }
