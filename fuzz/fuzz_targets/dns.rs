@@ -5,13 +5,13 @@
 use std::net::Ipv4Addr;
 
 use libfuzzer_sys::fuzz_target;
-use runtime::network::dns::{Verdict, decide, refuse};
+use runtime::network::dns::{RCODE, Verdict, decide, without_answer};
 
 fuzz_target!(|question: &[u8]| {
     let web = Ipv4Addr::new(10, 77, 1, 2);
     let addresses = |name: &str| if name == "web" { vec![(web, Some(web.to_ipv6_mapped())); 30] } else { Vec::new() };
     let name_of = |address| (address == web).then(|| "web.blue".to_owned());
-    for verdict in [decide(question, addresses, name_of), refuse(question)] {
+    for verdict in [decide(question, addresses, name_of), without_answer(question, RCODE::Refused)] {
         let Verdict::Answer(answer) = verdict else { continue };
         // It is the answer to this question, and no question itself: two servers would talk for ever.
         assert_eq!(answer[..2], question[..2]);

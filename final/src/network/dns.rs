@@ -2,8 +2,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+pub use simple_dns::RCODE;
 use simple_dns::rdata::{PTR, RData};
-use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
+use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QTYPE, ResourceRecord, TYPE};
 
 /// More addresses of one name do not fit into every answer of 512 bytes.
 const MOST: usize = 20;

@@ -18,11 +18,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
-use simple_dns::RCODE;
 use step01_namespaces::{pidfd_open, pidfd_send_signal};
 use step04_bridge_veth::{Cidr, Pool};
 
-use super::dns::{Verdict, decide, without_answer};
+use super::dns::{RCODE, Verdict, decide, without_answer};
 use super::endpoint::Endpoint;
 use super::{helper, rootless, uplink};
 use crate::store::Process;
