@@ -10,14 +10,14 @@ use step03_rootfs::{Image, default_mounts};
 /// image `host` has, and device nodes.
 #[must_use]
 pub fn of_user(config: &Value, image: &str) -> Vec<Value> {
+    let Some(all) = config["mounts"].as_array() else { return Vec::new() };
     let usual = default_mounts(Namespace::ALL.into_iter().collect()).unwrap_or_default();
     let image = Image::parse(image).ok().filter(|image| *image == Image::Host);
     let images = image.and_then(|image| image.mounts().ok()).unwrap_or_default();
     // On a place that has a usual mount there may be one of the user's, too: it is the second.
     let mut ours: HashSet<_> =
         usual.into_iter().chain(images).map(|mount| mount.destination).collect();
-    let all = config["mounts"].as_array().into_iter().flatten();
-    let users = all.filter(|mount| {
+    let users = all.iter().filter(|mount| {
         let words: Vec<_> = mount["options"].as_array().into_iter().flatten().collect();
         let place = mount["destination"].as_str().unwrap_or_default();
         let is_kind = mount["type"] == "bind" || mount["type"] == "tmpfs";

@@ -2,17 +2,20 @@
 
 use std::fs;
 use std::io::stdin;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use caps::CapsHashSet;
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, OpenHow, ResolveFlag, fcntl, openat2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
 use nix::sys::stat::{SFlag, fstat, makedev};
 use nix::unistd::{Pid, dup2_stdin, setsid};
-use step01_namespaces::{Child, Failure, Namespaces, Prepared};
+use step01_namespaces::{Child, Failure, Namespaces, Prepared, pidfd_send_signal};
 
 use crate::security::{self, Filters};
 use crate::terminal;
@@ -119,6 +122,15 @@ impl Process {
         // A file that we or our caller have open could be a way out of the container.
         Prepared { command, terminal, only_stdio: true }
     }
+}
+
+/// Ends a process, and waits until it is gone.
+pub fn end(pidfd: &OwnedFd) -> nix::Result<()> {
+    match pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        error => return error,
+    }
+    poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).map(drop)
 }
 
 /// Does `work` in a child that has new `namespaces`, and nothing to execute in the end.

@@ -5,7 +5,6 @@ use std::fmt;
 use anyhow::Result;
 
 use crate::store::Container;
-use crate::verbs::pause::is_paused;
 
 /// What a container does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +30,7 @@ impl Status {
     pub fn of(container: &Container) -> Result<Self> {
         let state = &container.state;
         Ok(match (container.is_alive()?, state.process, state.exited, state.started) {
-            (true, Some(_), ..) if is_paused(container).unwrap_or(false) => Self::Paused,
+            (true, Some(_), ..) if container.is_paused().unwrap_or(false) => Self::Paused,
             (true, Some(_), ..) => Self::Running,
             (true, None, Some(_), Some(_)) => Self::Restarting,
             (false, _, Some(_), Some(_)) => Self::Exited,
@@ -43,6 +42,12 @@ impl Status {
     #[must_use]
     pub fn is_up(self) -> bool {
         matches!(self, Self::Running | Self::Paused)
+    }
+
+    /// docker's `Running`: it has a monitor, which may be waiting to start it again.
+    #[must_use]
+    pub fn is_running(self) -> bool {
+        self.is_up() || self == Self::Restarting
     }
 }
 

@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, ensure};
 use oci_spec::runtime::Spec;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use step01_namespaces::{Namespace, Namespaces, see};
 use step02_cgroups::{Cgroup, Limits};
@@ -112,18 +113,13 @@ impl Bundle {
 
     /// All of config.json, for who only shows it.
     pub fn read(directory: &Path) -> Result<Value> {
-        let path = directory.join("config.json");
-        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))
+        parse(&directory.join("config.json"))
     }
 
     /// Reads config.json from the directory.
     pub fn load(directory: &Path) -> Result<Self> {
         let path = directory.join("config.json");
-        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let spec = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is not an OCI configuration", path.display()))?;
-        Self::new(&spec).with_context(|| format!("cannot use {}", path.display()))
+        Self::new(&parse(&path)?).with_context(|| format!("cannot use {}", path.display()))
     }
 
     /// Takes from the configuration what we know, and refuses what we cannot do.
@@ -189,6 +185,12 @@ impl Bundle {
         let writable = |m: &Mount| m.kind == "cgroup2" && !m.options.iter().any(|o| o == "ro");
         self.namespaces.contains(Namespace::Cgroup) && self.rootfs.mounts.iter().any(writable)
     }
+}
+
+fn parse<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not an OCI configuration", path.display()))
 }
 
 /// What the words of an annotation say that need not be there.

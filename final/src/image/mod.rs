@@ -41,6 +41,7 @@ use host::{host_rootfs, write_host};
 pub use images::{Images, Stored, sweep};
 pub use name::{Name, Version};
 pub use unpack::{MOST_BYTES, MOST_ENTRIES, Unpacked, unpack};
+pub(crate) use unpack::{is_whiteout, kind_of, look};
 
 use crate::store::Store;
 

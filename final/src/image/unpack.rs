@@ -338,18 +338,21 @@ fn parent(path: &Path) -> PathBuf {
     Path::new("/").join(path.parent().unwrap_or(path))
 }
 
-fn look(parent: &OwnedFd, name: &OsStr) -> Result<Option<FileStat>> {
+/// What a directory has under a name.
+pub(crate) fn look(parent: &OwnedFd, name: &OsStr) -> Result<Option<FileStat>> {
     match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Err(Errno::ENOENT) => Ok(None),
         found => Ok(Some(found?)),
     }
 }
 
-fn kind_of(found: &FileStat) -> SFlag {
+/// Which type of file it is.
+pub(crate) fn kind_of(found: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits())
 }
 
-fn is_whiteout(found: &FileStat) -> bool {
+/// Whether it stands for what was removed (Documentation/filesystems/overlayfs.rst).
+pub(crate) fn is_whiteout(found: &FileStat) -> bool {
     kind_of(found) == SFlag::S_IFCHR && found.st_rdev == 0
 }
 

@@ -15,15 +15,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
-use step01_namespaces::{pidfd_open, pidfd_send_signal};
+use step01_namespaces::pidfd_open;
 use step04_bridge_veth::{Cidr, Pool};
 
 use super::dns::{RCODE, Verdict, decide, without_answer};
 use super::endpoint::Endpoint;
 use super::{helper, rootless, uplink};
+use crate::process::end;
 use crate::store::Process;
 
 /// The file in the bridge's directory that names the process.
@@ -354,11 +354,7 @@ pub fn stop_in(directory: &Path) -> Result<()> {
     if let Some(process) = noted(directory)? {
         match pidfd_open(Pid::from_raw(process.pid)) {
             Ok(pidfd) if process.is_there()? => {
-                match pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL) {
-                    Ok(()) | Err(Errno::ESRCH) => {}
-                    Err(errno) => return Err(anyhow!(errno).context("cannot end the name server")),
-                }
-                poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+                end(&pidfd).context("cannot end the name server")?;
             }
             Ok(_) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(anyhow!(errno).context("cannot get hold of the name server")),

@@ -18,10 +18,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Pid, geteuid};
-use step01_namespaces::{Child, Failure, Namespace, Namespaces, warn};
+use step01_namespaces::{Child, Namespace, Namespaces, warn};
 use step04_bridge_veth::{POOLS, loopback_up};
 
 use super::{names, uplink};
+use crate::process::in_child;
 use crate::store::{self, Store};
 
 /// Beside the containers: what is known about the namespace as long as it is there.
@@ -195,15 +196,9 @@ pub fn sweep(store: &Store, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let Some(spaces) = Spaces::find(store)? else { return end(&directory) };
     uplink::ensure(&directory, &spaces);
     drop(lock);
-    // A child does it, as there is no way back. It has nothing to execute, and so ends in an error.
-    let done = Failure { status: 0, text: String::new() };
-    let mut child = Child::spawn(Namespaces::default(), None, || -> Result<Command> {
+    // A child does it, as there is no way back.
+    in_child(Namespaces::default(), || {
         spaces.join()?;
-        work()?;
-        Err(done.clone().into())
-    })?;
-    match child.go() {
-        Err(error) if error.downcast_ref() == Some(&done) => Ok(()),
-        result => result.map(drop),
-    }
+        work()
+    })
 }

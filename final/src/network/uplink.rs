@@ -6,19 +6,16 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
 use nix::unistd::{AccessFlags, Pid, access};
-use step01_namespaces::{pidfd_open, pidfd_send_signal, warn};
+use step01_namespaces::{pidfd_open, warn};
 
 use super::rootless::Spaces;
+use crate::process::end;
 
 /// The address in the namespace at which the host's own name server answers, also one on loopback: pasta
 /// passes on what is sent there.
@@ -90,11 +87,7 @@ pub fn stop(directory: &Path) -> Result<()> {
         && let Ok(pidfd) = pidfd_open(pid)
         && running(&note) == Some(pid)
     {
-        match pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) => return Err(errno).context("cannot end pasta"),
-        }
-        poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+        end(&pidfd).context("cannot end pasta")?;
     }
     match fs::remove_file(&note) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -2,21 +2,20 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{Pid, geteuid};
-use step01_namespaces::{Failure, Namespace, pidfd_open, pidfd_send_signal, warn};
+use step01_namespaces::{Failure, Namespace, pidfd_open, warn};
+use step02_cgroups::Cgroup;
 
 use super::Store;
 use super::state::{Process, State, is_absent, now};
 use crate::monitor::Connection;
-use crate::process::in_child;
+use crate::process::{end, in_child};
 
 /// File systems that cannot be an overlay's upper layer: they have no attributes that it could use, or
 /// are overlays or somebody else's disk themselves (overlayfs.rst; the numbers: statfs(2)).
@@ -98,6 +97,20 @@ impl Container {
         process.with_context(|| format!("the container {} is not running", self.state.name))
     }
 
+    /// The cgroup of its first process.
+    pub fn cgroup(&self) -> Result<Cgroup> {
+        let (first, _pidfd) = self.first_process()?;
+        Cgroup::of_container(self.state.short_id(), first)
+    }
+
+    /// Whether all its processes stand still; that the kernel knows, and nobody else.
+    pub fn is_paused(&self) -> Result<bool> {
+        match self.state.process {
+            Some(_) => self.cgroup()?.is_frozen(),
+            None => Ok(false),
+        }
+    }
+
     fn process(&self) -> Result<Option<(Pid, OwnedFd)>> {
         let Some(process) = self.state.process else { return Ok(None) };
         if process.pid <= 0 {
@@ -118,14 +131,7 @@ impl Container {
     /// kernel forget it (prctl(2)).
     pub(super) fn end_orphan(&self) -> Result<()> {
         let Some((_, pidfd)) = self.process()? else { return Ok(()) };
-        match pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) => {
-                return Err(errno).with_context(|| format!("cannot end {}", self.state.name));
-            }
-        }
-        poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
-        Ok(())
+        end(&pidfd).with_context(|| format!("cannot end {}", self.state.name))
     }
 
     /// Waits until its monitor has ended.

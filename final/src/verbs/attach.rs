@@ -8,7 +8,7 @@ use step01_namespaces::Signals;
 
 use crate::bundle::Bundle;
 use crate::client::{self, Wanted};
-use crate::store::{Container, Store};
+use crate::store::Container;
 
 /// `attach CONTAINER`
 #[derive(Args, Debug, Clone)]
@@ -31,8 +31,7 @@ pub struct AttachArgs {
 pub fn run(args: &AttachArgs) -> Result<u8> {
     let signals = Signals::block()?;
     let open = || {
-        let store = Store::open()?;
-        super::gc::sweep_if_needed(&store)?;
+        let store = super::open()?;
         store.find(&args.container)
     };
     let container = open().map_err(|error| super::failed(&error))?;
@@ -48,7 +47,7 @@ pub(super) fn attach(
     signals: &Signals,
 ) -> Result<u8> {
     let connection = container.connect()?;
-    ensure!(!super::pause::is_paused(container)?, "it is paused: first final unpause");
+    ensure!(!container.is_paused()?, "it is paused: first final unpause");
     let process = Bundle::load(container.bundle())?.process;
     let input = input && process.interactive;
     let wanted = Wanted { input, terminal: process.terminal, signals: proxy };

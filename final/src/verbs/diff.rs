@@ -11,15 +11,15 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::geteuid;
 use step01_namespaces::{Namespace, in_user_namespace, printable};
 use step03_rootfs::{Image, Root};
 
 use crate::bundle::Bundle;
+use crate::image::{is_whiteout, kind_of, look};
 use crate::process::in_child;
-use crate::store::Store;
 
 /// What the engine itself puts into every container; docker does not show it either.
 const OURS: [&str; 6] =
@@ -38,8 +38,7 @@ pub fn run(args: &DiffArgs) -> Result<u8> {
 }
 
 fn diff(args: &DiffArgs) -> Result<()> {
-    let store = Store::open()?;
-    super::gc::sweep_if_needed(&store)?;
+    let store = super::open()?;
     let container = store.find(&args.container)?;
     let bundle = Bundle::load(container.bundle())?;
     let kept = container.bundle().join("layer");
@@ -137,7 +136,9 @@ impl Overlay<'_> {
         );
         let mut found = Vec::new();
         for name in names {
-            found.push((path.join(&name), look(&upper, &name)?, self.below(path, lowers, &name)?));
+            let now = look(&upper, &name)
+                .with_context(|| format!("cannot look at {}", path.join(&name).display()))?;
+            found.push((path.join(&name), now, self.below(path, lowers, &name)?));
         }
         drop(upper);
         let mut any = false;
@@ -177,7 +178,9 @@ impl Overlay<'_> {
         let mut below: Below = None;
         for &number in lowers {
             let Some(lower) = open(&self.lowers[number], path)? else { continue };
-            let Some(found) = look(&lower, name)? else { continue };
+            let found = look(&lower, name)
+                .with_context(|| format!("cannot look at {}", path.join(name).display()))?;
+            let Some(found) = found else { continue };
             if is_whiteout(&found) || (below.is_some() && !is_directory(&found)) {
                 break;
             }
@@ -238,23 +241,8 @@ fn names(directory: &OwnedFd) -> Result<BTreeSet<OsString>> {
     Ok(names)
 }
 
-fn look(directory: &OwnedFd, name: &OsStr) -> Result<Option<FileStat>> {
-    match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Err(Errno::ENOENT) => Ok(None),
-        found => found.map(Some).with_context(|| format!("cannot look at {}", name.display())),
-    }
-}
-
-fn kind(found: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits())
-}
-
 fn is_directory(found: &FileStat) -> bool {
-    kind(found) == SFlag::S_IFDIR
-}
-
-fn is_whiteout(found: &FileStat) -> bool {
-    kind(found) == SFlag::S_IFCHR && found.st_rdev == 0
+    kind_of(found) == SFlag::S_IFDIR
 }
 
 /// As docker sees it: that something was made in a directory, and so its time and its size, says its own

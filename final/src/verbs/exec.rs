@@ -66,7 +66,7 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
     let container = store.find(&args.container)?;
     let (first, pidfd) = container.first_process()?;
     let name = &container.state.name;
-    ensure!(!super::pause::is_paused(&container)?, "{name} is paused: first final unpause {name}");
+    ensure!(!container.is_paused()?, "{name} is paused: first final unpause {name}");
 
     let mut bundle = Bundle::load(container.bundle())?;
     let process = &mut bundle.process;

@@ -18,7 +18,7 @@ use crate::format::Format;
 use crate::image::Images;
 use crate::network::{rootless, uplink};
 use crate::status::Status;
-use crate::store::{self, Store};
+use crate::store::{self};
 
 /// `info [-f FORMAT]`
 #[derive(Args, Debug, Clone)]
@@ -60,8 +60,7 @@ pub fn run(args: &InfoArgs) -> Result<u8> {
 }
 
 fn info() -> Result<Value> {
-    let store = Store::open()?;
-    super::gc::sweep_if_needed(&store)?;
+    let store = super::open()?;
     let states = store.list()?.iter().map(Status::of).collect::<Result<Vec<_>>>()?;
     let count = |wanted: &[Status]| states.iter().filter(|status| wanted.contains(status)).count();
     let images: BTreeSet<_> = Images::open(&store)?.list()?.into_iter().map(|i| i.id).collect();

@@ -14,7 +14,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::monitor::Connection;
 use crate::monitor::log::{self, Entry};
-use crate::store::{Container, Store};
+use crate::store::Container;
 
 /// `logs [-f] [-t] [--tail N] [--since TIME] [--until TIME] CONTAINER`
 #[derive(Args, Debug, Clone)]
@@ -75,8 +75,7 @@ fn parse_time(text: &str) -> Result<SystemTime> {
 /// Shows what a container wrote, each stream where it belongs.
 pub fn run(args: &LogsArgs) -> Result<u8> {
     let show = || -> Result<()> {
-        let store = Store::open()?;
-        super::gc::sweep_if_needed(&store)?;
+        let store = super::open()?;
         let container = store.find(&args.container)?;
         let mut reader = Reader::open(&container, args)?;
         if args.follow { follow(&container, &mut reader) } else { Ok(()) }

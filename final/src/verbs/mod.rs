@@ -60,6 +60,12 @@ fn written(result: io::Result<()>) -> Result<()> {
     }
 }
 
+/// All that went wrong, as one error, if anything did.
+fn all_of(problems: &[Error]) -> Result<()> {
+    let said: Vec<_> = problems.iter().map(|problem| format!("{problem:#}")).collect();
+    if said.is_empty() { Ok(()) } else { Err(Error::msg(said.join("; "))) }
+}
+
 /// Asks whether to remove that.
 fn is_confirmed(what: &str) -> Result<bool> {
     write!(stdout(), "This removes {what}. Go on? [y/N] ")
@@ -82,10 +88,16 @@ fn begin_start() -> Result<()> {
     close_foreign_files()
 }
 
+/// The store, without what runtimes have left in it that were killed.
+fn open() -> Result<Store> {
+    let store = Store::open()?;
+    gc::sweep_if_needed(&store)?;
+    Ok(store)
+}
+
 /// Does this with each container, and prints its name as it was given; as docker, it tells of an error
 /// and goes on with the next. Returns 1 if there was one.
 fn for_each(names: &[String], act: impl Fn(&Store, Container) -> Result<()>) -> Result<u8> {
-    let open = || Store::open().and_then(|store| gc::sweep_if_needed(&store).map(|()| store));
     let store = open().map_err(|error| failed(&error))?;
     let mut status = 0;
     for name in names {

@@ -12,7 +12,6 @@ use step04_bridge_veth::Cidr;
 use crate::format::Format;
 use crate::network::config::{Wish, builtin_id, parse_name};
 use crate::network::{Cidr6, Config, Endpoint, Networks};
-use crate::store::Store;
 
 /// What can be done with networks.
 #[derive(Subcommand, Debug, Clone)]
@@ -116,8 +115,7 @@ pub struct PruneArgs {
 /// Does it.
 pub fn run(verb: &NetworkVerb) -> Result<u8> {
     let done = || -> Result<()> {
-        let store = Store::open()?;
-        super::gc::sweep_if_needed(&store)?;
+        let store = super::open()?;
         let networks = Networks::of(&store);
         match verb {
             NetworkVerb::Create(args) => create(args, &networks),

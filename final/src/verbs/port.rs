@@ -6,7 +6,6 @@ use clap::Args;
 use crate::network::Exposed;
 use crate::network::ports::Shown;
 use crate::status::Status;
-use crate::store::Store;
 
 /// `port CONTAINER [PORT[/tcp|udp]]`
 #[derive(Args, Debug, Clone)]
@@ -31,8 +30,7 @@ pub fn run(args: &PortArgs) -> Result<u8> {
 }
 
 fn show(args: &PortArgs) -> Result<()> {
-    let store = Store::open()?;
-    super::gc::sweep_if_needed(&store)?;
+    let store = super::open()?;
     let container = store.find(&args.container)?;
     let is_up = Status::of(&container)?.is_up();
     let ports = container.state.ports.iter().filter(|_| is_up);

@@ -1,11 +1,10 @@
 //! `final prune`
 
-use anyhow::{Error, Result};
+use anyhow::Result;
 use clap::Args;
 
 use crate::image::Images;
 use crate::network::Networks;
-use crate::store::Store;
 
 /// `prune [-a] [-f]`, docker's `system prune`
 #[derive(Args, Debug, Clone)]
@@ -34,8 +33,7 @@ fn prune(args: &PruneArgs) -> Result<()> {
     if !args.force && !super::is_confirmed(&what)? {
         return Ok(());
     }
-    let store = Store::open()?;
-    super::gc::sweep_if_needed(&store)?;
+    let store = super::open()?;
     let mut problems = Vec::new();
     let mut containers = Vec::new();
     for container in store.list()? {
@@ -61,6 +59,5 @@ fn prune(args: &PruneArgs) -> Result<()> {
         }
         Err(error) => problems.push(error),
     }
-    let problems: Vec<_> = problems.iter().map(|problem| format!("{problem:#}")).collect();
-    if problems.is_empty() { Ok(()) } else { Err(Error::msg(problems.join("; "))) }
+    super::all_of(&problems)
 }

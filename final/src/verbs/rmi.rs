@@ -1,6 +1,6 @@
 //! `final rmi`
 
-use anyhow::{Error, Result};
+use anyhow::Result;
 use clap::Args;
 
 use crate::image::Images;
@@ -33,8 +33,8 @@ fn remove(args: &RmiArgs) -> Result<()> {
             Ok(lines) => {
                 super::print(&lines.iter().flat_map(|line| [line, "\n"]).collect::<String>())?;
             }
-            Err(error) => problems.push(format!("{error:#}")),
+            Err(error) => problems.push(error),
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(Error::msg(problems.join("; "))) }
+    super::all_of(&problems)
 }

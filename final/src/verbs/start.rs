@@ -37,8 +37,7 @@ pub fn run(args: &StartArgs) -> Result<u8> {
         let [name] = &args.containers[..] else {
             anyhow::bail!("one can be attached to one container at a time");
         };
-        let store = Store::open()?;
-        super::gc::sweep_if_needed(&store)?;
+        let store = super::open()?;
         let container = store.find(name)?;
         if container.is_alive()? {
             return super::attach::attach(&container, args.interactive, true, &signals);

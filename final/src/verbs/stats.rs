@@ -40,8 +40,7 @@ pub struct StatsArgs {
 /// Shows what containers use, in docker's columns: what their cgroups and network namespaces count.
 pub fn run(args: &StatsArgs) -> Result<u8> {
     let show = || -> Result<()> {
-        let store = Store::open()?;
-        super::gc::sweep_if_needed(&store)?;
+        let store = super::open()?;
         for name in &args.containers {
             let container = store.find(name)?;
             if !args.all {

@@ -12,7 +12,7 @@ use step01_namespaces::printable;
 use step02_cgroups::Cgroup;
 
 use crate::format::table;
-use crate::store::{Container, Store};
+use crate::store::Container;
 
 /// In how many parts /proc counts a second: USER_HZ, the same on every machine (time(7)).
 const TICKS: u64 = 100;
@@ -31,8 +31,7 @@ pub struct TopArgs {
 /// Shows a container's processes, by the numbers that the host has for them.
 pub fn run(args: &TopArgs) -> Result<u8> {
     let show = || -> Result<()> {
-        let store = Store::open()?;
-        super::gc::sweep_if_needed(&store)?;
+        let store = super::open()?;
         let pids = processes(&store.find(&args.container)?)?;
         super::print(&if args.options.is_empty() {
             ours(&pids)?

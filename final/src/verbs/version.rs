@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use nix::sys::utsname::uname;
+use oci_spec::image::Arch;
 use serde_json::{Value, json};
 
 use crate::format::Format;
@@ -38,17 +39,8 @@ fn version() -> Result<Value> {
             "Version": env!("CARGO_PKG_VERSION"),
             "OCIVersion": OCI_VERSION,
             "Os": "linux",
-            "Arch": architecture(),
+            "Arch": Arch::default(), // Go's name, as images have it
             "KernelVersion": uname()?.release().to_string_lossy(),
         }
     }))
-}
-
-/// As images and docker call it: Go's name.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }

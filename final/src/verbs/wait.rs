@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::client;
-use crate::store::{Container, Store};
+use crate::store::Container;
 
 /// `wait CONTAINER...`
 #[derive(Args, Debug, Clone)]
@@ -17,8 +17,7 @@ pub struct WaitArgs {
 /// Waits until each container has ended, and prints its exit status.
 pub fn run(args: &WaitArgs) -> Result<u8> {
     let wait = || -> Result<()> {
-        let store = Store::open()?;
-        super::gc::sweep_if_needed(&store)?;
+        let store = super::open()?;
         for name in &args.containers {
             let container = store.find(name)?;
             super::print(&format!("{}\n", end_of(&container)?))?;

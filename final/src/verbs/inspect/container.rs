@@ -29,7 +29,7 @@ pub(super) fn about(container: &Container) -> Result<Value> {
         "Args": args,
         "State": {
             "Status": status.to_string(),
-            "Running": status.is_up() || status == Status::Restarting,
+            "Running": status.is_running(),
             "Paused": status == Status::Paused,
             "Restarting": status == Status::Restarting,
             "OOMKilled": state.oom_killed,
@@ -127,13 +127,18 @@ fn ports(container: &Container) -> Value {
         if let Some(host) = port.host {
             let address = port.address.trim_matches(['[', ']']);
             let one = json!({ "HostIp": address, "HostPort": host.to_string() });
-            match places {
-                Value::Array(all) => all.push(one),
-                none => *none = json!([one]),
-            }
+            add(places, one);
         }
     }
     ports
+}
+
+/// One more in a list, or the first one in place of `null`.
+pub(super) fn add(list: &mut Value, one: Value) {
+    match list {
+        Value::Array(all) => all.push(one),
+        none => *none = json!([one]),
+    }
 }
 
 /// What it has on its bridge, if it is on one.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 use step01_namespaces::Namespace;
 
-use super::container::words;
+use super::container::{add, words};
 use crate::bundle::Annotation;
 use crate::monitor::Restart;
 use crate::mounts;
@@ -100,10 +100,7 @@ fn port_bindings(config: &Value) -> Map<String, Value> {
             Some((first, last)) => format!("{first}-{last}"),
         };
         let one = json!({ "HostIp": address, "HostPort": port });
-        match bindings.entry(format!("{container}/{protocol}")).or_insert(Value::Null) {
-            Value::Array(all) => all.push(one),
-            none => *none = json!([one]),
-        }
+        add(bindings.entry(format!("{container}/{protocol}")).or_insert(Value::Null), one);
     }
     bindings
 }

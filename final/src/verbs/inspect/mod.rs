@@ -49,8 +49,7 @@ pub fn run(args: &InspectArgs) -> Result<u8> {
 }
 
 fn inspect(args: &InspectArgs) -> Result<u8> {
-    let store = Store::open()?;
-    super::gc::sweep_if_needed(&store)?;
+    let store = super::open()?;
     let (mut found, mut status) = (Vec::new(), 0);
     for name in &args.names {
         match about(&store, name, args.kind) {

@@ -14,7 +14,7 @@ use crate::format::Format;
 use crate::mounts;
 use crate::network::ports::shown;
 use crate::status::Status;
-use crate::store::{Container, Store, now};
+use crate::store::{Container, now};
 use filter::{Filter, Filters};
 
 /// `ps [OPTIONS]`
@@ -60,8 +60,7 @@ pub fn run(args: &PsArgs) -> Result<u8> {
 }
 
 fn list(args: &PsArgs) -> Result<()> {
-    let store = Store::open()?;
-    super::gc::sweep_if_needed(&store)?;
+    let store = super::open()?;
     let filters = Filters::new(&args.filter, &store)?;
     let most = args.last.or(args.latest.then_some(1));
     let all = args.all || most.is_some() || filters.are_about_status();
@@ -74,8 +73,7 @@ fn list(args: &PsArgs) -> Result<()> {
         } else {
             Value::Null
         };
-        let is_running = status.is_up() || status == Status::Restarting;
-        if (all || is_running) && filters.admit(container, status, &config) {
+        if (all || status.is_running()) && filters.admit(container, status, &config) {
             let id = if args.no_trunc { &container.state.id } else { container.state.short_id() };
             ids += &format!("{id}\n");
             rows.push(row(container, status, &config, args.no_trunc));
