@@ -93,8 +93,9 @@ fn functions(path: &Path) -> BTreeMap<String, Vec<Statement>> {
             match token {
                 TokenTree::Ident(_) if before == "fn" => name = Some(text.clone()),
                 TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
-                    let body = name.take().map(|name| functions.entry(name).or_default());
-                    body.into_iter().for_each(|body| body.extend(statements(group.stream())));
+                    if let Some(name) = name.take() {
+                        functions.entry(name).or_default().extend(statements(group.stream()));
+                    }
                 }
                 _ => {}
             }
