@@ -58,6 +58,33 @@ impl Config {
         }
     }
 
+    /// Those that are always there, whether anybody is on them or not.
+    fn builtin() -> [Self; 3] {
+        let without = |name: &str| Self {
+            id: builtin_id(name),
+            name: name.to_owned(),
+            subnet: String::new(),
+            ..Self::default_bridge()
+        };
+        [Self::default_bridge(), without("host"), without("none")]
+    }
+
+    /// Whether it is one of those.
+    #[must_use]
+    pub fn is_builtin(&self) -> bool {
+        RESERVED.contains(&&*self.name)
+    }
+
+    /// docker's name for the kind of thing that it is.
+    #[must_use]
+    pub fn driver(&self) -> &'static str {
+        match &*self.name {
+            "host" => "host",
+            "none" => "null",
+            _ => "bridge",
+        }
+    }
+
     /// Its subnet.
     pub fn subnet(&self) -> Result<Cidr> {
         self.subnet.parse()
@@ -91,8 +118,7 @@ fn is_id(id: &str) -> bool {
 }
 
 /// An id for what is always there: the letters of its name.
-#[must_use]
-pub fn builtin_id(name: &str) -> String {
+fn builtin_id(name: &str) -> String {
     let digits = name.bytes().fold(String::new(), |id, byte| format!("{id}{byte:02x}"));
     format!("{digits:0<64}")
 }
@@ -170,18 +196,31 @@ impl<'s> Networks<'s> {
         Ok(paths)
     }
 
-    /// The network with this name, or id, or with an id that begins so.
-    pub fn find(&self, text: &str) -> Result<Config> {
+    /// All networks, by name.
+    pub fn all(&self) -> Result<Vec<Config>> {
         let mut all = self.list()?;
+        all.extend(Config::builtin());
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    /// The network with this name, or id, or with an id that begins so, if there is one.
+    pub fn meant(&self, text: &str) -> Result<Option<Config>> {
+        let mut all = self.all()?;
         if let Some(exact) = all.iter().position(|n| n.name == text || n.id == text) {
-            return Ok(all.swap_remove(exact));
+            return Ok(Some(all.swap_remove(exact)));
         }
         all.retain(|network| !text.is_empty() && network.id.starts_with(text));
         match all.len() {
-            0 => bail!("no such network: {text}"),
-            1 => Ok(all.remove(0)),
+            0 | 1 => Ok(all.pop()),
             n => bail!("{n} networks have an id that begins with {text}: give more of it"),
         }
+    }
+
+    /// The same, of those that somebody has made; an error if there is none.
+    pub fn find(&self, text: &str) -> Result<Config> {
+        let made = self.meant(text)?.filter(|network| !network.is_builtin());
+        made.with_context(|| format!("no such network: {text}"))
     }
 
     /// Makes a network. Nobody else makes one at the same time.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | this one | what a container has of the host, as one guard |
 //! | [`config`] | networks with a name: a file each |
+//! | [`mod@describe`] | what docker shows of a network |
 //! | [`dns`] | what is answered to a question |
 //! | [`ipv6`] | the same for IPv6 |
 //! | [`endpoint`] | who has which address |
@@ -17,6 +18,7 @@
 //! | [`uplink`] | the way out of there |
 
 pub mod config;
+pub mod describe;
 pub mod dns;
 pub mod endpoint;
 pub mod forward;
@@ -40,6 +42,7 @@ use step05_nat::Nat;
 use step05_nat::nftables::ip_daddr;
 
 pub use config::{Config, Networks};
+pub use describe::{created, describe};
 pub use endpoint::{Endpoint, Member};
 pub use ipv6::Cidr6;
 pub use names::Names;

@@ -1,17 +1,15 @@
 //! `final network ...`
 
 use std::str::FromStr;
-use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use humantime::format_rfc3339_seconds;
-use serde_json::{Value, json};
+use serde_json::json;
 use step04_bridge_veth::Cidr;
 
 use crate::format::Format;
-use crate::network::config::{Wish, builtin_id, parse_name};
-use crate::network::{Cidr6, Config, Endpoint, Networks};
+use crate::network::config::{Wish, parse_name};
+use crate::network::{Cidr6, Config, Endpoint, Networks, created, describe};
 
 /// What can be done with networks.
 #[derive(Subcommand, Debug, Clone)]
@@ -145,37 +143,19 @@ fn create(args: &CreateArgs, networks: &Networks<'_>) -> Result<()> {
     super::print(&format!("{}\n", config.id))
 }
 
-/// A network as the list has it: some are always there.
-fn rows(networks: &Networks<'_>) -> Result<Vec<(Config, &'static str)>> {
-    let without = |name: &str| Config {
-        id: builtin_id(name),
-        name: name.to_owned(),
-        subnet: String::new(),
-        ..Config::default_bridge()
-    };
-    let mut rows = vec![
-        (Config::default_bridge(), "bridge"),
-        (without("host"), "host"),
-        (without("none"), "null"),
-    ];
-    rows.extend(networks.list()?.into_iter().map(|config| (config, "bridge")));
-    rows.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-    Ok(rows)
-}
-
 fn list(args: &LsArgs, networks: &Networks<'_>) -> Result<()> {
     let id = |config: &Config| {
         if args.no_trunc { config.id.clone() } else { config.short_id().to_owned() }
     };
-    let rows = rows(networks)?;
+    let all = networks.all()?;
     if args.quiet {
-        let ids = rows.iter().map(|(config, _)| id(config) + "\n");
+        let ids = all.iter().map(|config| id(config) + "\n");
         return super::print(&ids.collect::<String>());
     }
-    let row = |(config, driver): &(Config, &str)| {
+    let row = |config: &Config| {
         json!({
-            "CreatedAt": rfc3339(config.created),
-            "Driver": driver,
+            "CreatedAt": created(config),
+            "Driver": config.driver(),
             "ID": id(config),
             "IPv4": (!config.subnet.is_empty()).to_string(),
             "IPv6": config.subnet6.is_some().to_string(),
@@ -197,84 +177,26 @@ fn list(args: &LsArgs, networks: &Networks<'_>) -> Result<()> {
         "Scope": "SCOPE",
     });
     let columns = ["ID", "Name", "Driver", "Scope"];
-    let rows: Vec<_> = rows.iter().map(row).collect();
+    let rows: Vec<_> = all.iter().map(row).collect();
     super::print(&Format::list(args.format.as_ref(), &columns, &titles, &rows)?)
 }
 
-/// The network that is meant by a name or the beginning of an id, if there is one.
-pub(super) fn find(networks: &Networks<'_>, text: &str) -> Result<Option<Config>> {
-    let mut all: Vec<_> = rows(networks)?.into_iter().map(|(config, _)| config).collect();
-    let meant = all
-        .iter()
-        .position(|config| config.name == text)
-        .or_else(|| all.iter().position(|config| !text.is_empty() && config.id.starts_with(text)));
-    Ok(meant.map(|meant| all.swap_remove(meant)))
+fn meant(networks: &Networks<'_>, name: &str) -> Result<Config> {
+    networks.meant(name)?.with_context(|| format!("no such network: {name}"))
 }
 
 /// docker's JSON.
 fn inspect(args: &InspectArgs, networks: &Networks<'_>) -> Result<()> {
-    let all = args.names.networks.iter().map(|name| about(networks, name));
+    let all = args.names.networks.iter().map(|name| describe(&meant(networks, name)?));
     let all: Vec<_> = all.collect::<Result<_>>()?;
     super::print(&Format::inspect(args.format.as_ref(), &all)?)
 }
 
-/// All that is known about the network with this name or id.
-pub(super) fn about(networks: &Networks<'_>, name: &str) -> Result<Value> {
-    let (config, driver) = match rows(networks)?.into_iter().find(|(n, _)| n.name == *name) {
-        Some(row) => row,
-        None => (networks.find(name)?, "bridge"),
-    };
-    describe(&config, driver)
-}
-
-fn describe(config: &Config, driver: &str) -> Result<Value> {
-    let mut containers = json!({});
-    let mut pools = Vec::new();
-    if driver == "bridge" {
-        let subnet = config.subnet()?;
-        pools.push(json!({ "Subnet": config.subnet, "Gateway": subnet.gateway() }));
-        if let Some(subnet) = config.subnet6()? {
-            pools.push(json!({ "Subnet": config.subnet6, "Gateway": subnet.gateway() }));
-        }
-        for (address, endpoint) in Endpoint::all(&config.bridge)? {
-            containers[&endpoint.id] = json!({
-                "Name": endpoint.name,
-                "IPv4Address": format!("{address}/{}", subnet.prefix()),
-                "IPv6Address": match (endpoint.address6, config.subnet6()?) {
-                    (Some(address), Some(subnet)) => format!("{address}/{}", subnet.prefix()),
-                    _ => String::new(),
-                },
-            });
-        }
-    }
-    Ok(json!({
-        "Name": config.name,
-        "Id": config.id,
-        "Created": rfc3339(config.created),
-        "Scope": "local",
-        "Driver": driver,
-        "EnableIPv4": driver == "bridge",
-        "EnableIPv6": config.subnet6.is_some(),
-        "IPAM": { "Driver": "default", "Options": {}, "Config": pools },
-        "Internal": config.internal,
-        "Attachable": false,
-        "Ingress": false,
-        "Containers": containers,
-        "Options": { "com.docker.network.bridge.name": config.bridge },
-        "Labels": {},
-    }))
-}
-
-/// A time as docker's JSON has it.
-fn rfc3339(seconds: u64) -> String {
-    format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
-}
-
 fn remove(names: &[String], networks: &Networks<'_>) -> Result<()> {
     for name in names {
-        let builtin = ["bridge", "host", "none"].contains(&&**name);
+        let config = meant(networks, name)?;
+        let builtin = config.is_builtin();
         ensure!(!builtin, "the network {name} is always there: it cannot be removed");
-        let config = networks.find(name)?;
         if !networks.remove(&config)? {
             let users = Endpoint::all(&config.bridge)?;
             let users: Vec<_> = users.iter().map(|(_, endpoint)| &*endpoint.name).collect();

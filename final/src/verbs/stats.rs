@@ -41,14 +41,16 @@ pub struct StatsArgs {
 pub fn run(args: &StatsArgs) -> Result<u8> {
     let show = || -> Result<()> {
         let store = super::open()?;
+        let mut ids = Vec::new();
         for name in &args.containers {
             let container = store.find(name)?;
             if !args.all {
                 container.first_process()?; // or it is an error, and not a missing line
             }
+            ids.push(container.state.id.clone());
         }
         loop {
-            let table = table(&store, args)?;
+            let table = table(&store, &ids, args)?;
             if args.no_stream {
                 return super::print(&table);
             }
@@ -58,16 +60,13 @@ pub fn run(args: &StatsArgs) -> Result<u8> {
     show().map(|()| 0).map_err(|error| super::failed(&error))
 }
 
-/// Looks twice, as the share of a processor takes a time in which it was used.
-fn table(store: &Store, args: &StatsArgs) -> Result<String> {
+/// Looks twice, as the share of a processor takes a time in which it was used. No ids are those of all.
+fn table(store: &Store, ids: &[String], args: &StatsArgs) -> Result<String> {
     const TIME: Duration = Duration::from_secs(1);
-    let names = &args.containers;
     let mut all = Vec::new();
     for container in store.list()? {
         let state = &container.state;
-        let is_wanted = names.is_empty()
-            || names.iter().any(|name| state.name == *name || state.id.starts_with(name.as_str()));
-        if !is_wanted {
+        if !(ids.is_empty() || ids.contains(&state.id)) {
             continue;
         }
         if let Ok((first, _pidfd)) = container.first_process() {

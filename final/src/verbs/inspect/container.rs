@@ -14,7 +14,6 @@ use crate::network::ports::Shown;
 use crate::network::{Config, Endpoint, Networks};
 use crate::status::Status;
 use crate::store::Container;
-use crate::verbs::network::find;
 
 pub(super) fn about(container: &Container) -> Result<Value> {
     let state = &container.state;
@@ -95,7 +94,7 @@ fn network(container: &Container, config: &Value, status: Status) -> Result<Valu
         settings["Ports"] = ports(container);
     }
     let store = container.store();
-    let Some(network) = find(&Networks::of(&store), name)? else {
+    let Some(network) = Networks::of(&store).meant(name)? else {
         return Ok(settings); // another container's, or one that is gone
     };
     let mut place = json!({

@@ -9,10 +9,9 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 use step01_namespaces::tell;
 
-use super::network;
 use crate::format::Format;
 use crate::image::Images;
-use crate::network::Networks;
+use crate::network::{Networks, describe};
 use crate::store::{Container, Store};
 
 /// `inspect [OPTIONS] NAME...`
@@ -79,9 +78,10 @@ fn about(store: &Store, name: &str, kind: Option<Kind>) -> Result<Value> {
             return image::about(&images, &image);
         }
     }
-    let networks = Networks::of(store);
-    if may_be(Kind::Network) && network::find(&networks, name)?.is_some() {
-        return network::about(&networks, name);
+    if may_be(Kind::Network)
+        && let Some(network) = Networks::of(store).meant(name)?
+    {
+        return describe(&network);
     }
     let kind = kind.and_then(|kind| Some(kind.to_possible_value()?.get_name().to_owned()));
     bail!("no such {}: {name}", kind.as_deref().unwrap_or("object"))

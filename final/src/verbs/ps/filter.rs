@@ -11,7 +11,6 @@ use crate::mounts;
 use crate::network::Networks;
 use crate::status::Status;
 use crate::store::{Container, Store};
-use crate::verbs::network;
 
 /// One thing that has to be true.
 #[derive(Debug, Clone)]
@@ -104,7 +103,7 @@ impl<'f> Filters<'f> {
                     Images::open(store)?.find(name)?.map(|image| image.id)
                 }
                 Filter::Network(name) => {
-                    network::find(&Networks::of(store), name)?.map(|network| network.name)
+                    Networks::of(store).meant(name)?.map(|network| network.name)
                 }
                 _ => None,
             };
