@@ -10,6 +10,7 @@
 //! | [`spec`] | flags + image -> config.json |
 //! | [`bundle`] | config.json -> what the steps need to know |
 //! | [`monitor`] | the small process that each running container has; [`client`]: who talks to it |
+//! | [`idle`] | what a process gives back that waits nearly always |
 //! | [`create`] | the life cycle, the monitor's side, in order |
 //! | [`init`] | the life cycle, the child's side, in order |
 //! | [`pid1`] | `--init`: a first process that waits for orphans and passes on signals |
@@ -32,6 +33,7 @@ pub mod client;
 pub mod create;
 pub mod etc;
 pub mod format;
+pub mod idle;
 pub mod image;
 pub mod init;
 pub mod join;

@@ -15,7 +15,7 @@ use step02_cgroups::Cgroup;
 
 use super::message::{Connection, Listener, MOST_BYTES, Message};
 use super::{Log, Stream, Streams};
-use crate::terminal;
+use crate::{idle, terminal};
 
 /// All that a monitor talks with.
 pub struct Hub {
@@ -118,6 +118,7 @@ impl Hub {
     pub fn serve(&mut self, child: &mut Child, cgroup: &Cgroup, streams: Streams) -> Result<u8> {
         let mut program = Program { child, cgroup, streams };
         self.say(&Message::Started);
+        idle::give_back();
         while !self.turn(Some(&mut program), self.deadline)? {
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 self.deadline = None;

@@ -10,8 +10,10 @@ use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
+use crate::idle;
+
 /// Cuts the ties to who has started us: their session, directory, signals, and all files but the `kept`
-/// ones. Among these are their locks, by which they are known to live.
+/// ones. Among these are their locks, by which they are known to live. And gives back what it has of theirs.
 pub fn leave_caller(kept: &[RawFd], name: &CStr) -> Result<()> {
     setsid().context("cannot start a session")?;
     chdir("/").context("cannot change to /")?;
@@ -29,5 +31,6 @@ pub fn leave_caller(kept: &[RawFd], name: &CStr) -> Result<()> {
         Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    idle::give_back();
     set_name(name).context("cannot take a name")
 }

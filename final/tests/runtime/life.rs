@@ -14,7 +14,7 @@ use workshop::lab::Who;
 use workshop::pty::Terminal;
 use workshop::suite::{Outcome, command, eventually, finish, get};
 
-use crate::{BINARY, final_, monitor, probe_volume};
+use crate::{BINARY, ensure_small_and_idle, final_, monitor, probe_volume};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -490,6 +490,14 @@ pub fn stats_show_what_is_used(who: Who) {
     assert_eq!((ended[0].len(), ended[1], ended[2]), (64, "idle", "0.00%"), "{all}");
     done(&["rm", "-f", "busy", "idle"]);
     assert!(final_(&["stats", "--no-stream"]).stdout.lines().count() == 1);
+}
+
+pub fn a_monitor_is_small_and_idle(_: Who) {
+    detach("box", &["-e", "A=1"], "echo ready; exec sleep 1000");
+    until_logged("box", "ready");
+    done(&["exec", "box", "true"]);
+    ensure_small_and_idle("the monitor", monitor("box"));
+    done(&["rm", "-f", "box"]);
 }
 
 pub fn two_starts_at_once_start_it_once(_: Who) {

@@ -23,12 +23,13 @@ mod user;
 mod words;
 
 use std::process::{Child, ExitCode, Stdio};
+use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use workshop::monitors::{kill_monitor, kill_process, monitor};
-use workshop::suite::{Outcome, Test, command, eventually, probe_volume, run, suite};
+use workshop::suite::{Outcome, Test, command, eventually, probe_volume, read, run, suite};
 use workshop::test;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_final");
@@ -111,6 +112,7 @@ static TESTS: &[Test] = &[
     test!(who_is_killed_at_any_time_leaves_a_whole_container_or_none, [Root, LabRoot, Plain]),
     test!(a_reader_that_never_reads_holds_up_nobody, [Root, Plain]),
     test!(a_slow_reader_loses_nothing, [Root, Plain]),
+    test!(a_monitor_is_small_and_idle, [Root, LabRoot, Plain]),
     test!(stats_show_what_is_used, [Root, LabRoot, Plain]),
     test!(two_starts_at_once_start_it_once, [Root, LabRoot, Plain]),
     test!(a_detached_container_keeps_nothing_of_its_caller, [Root, Plain]),
@@ -230,6 +232,34 @@ fn start(name: &str, options: &[&str], words: &[&str]) -> Child {
     // It is up when a process can join it.
     eventually(&format!("{name} runs"), || final_(&["exec", name, "true"]).status == Some(0));
     child
+}
+
+/// A process of ours that waits has less than 1 MiB of its own, and does nothing at all.
+fn ensure_small_and_idle(what: &str, pid: Pid) {
+    let did = || {
+        let stat = read(format!("/proc/{pid}/stat"));
+        let words: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let status = read(format!("/proc/{pid}/status"));
+        let switches = status.lines().filter(|line| line.contains("_ctxt_switches"));
+        format!("{} {} {}", words[11], words[12], switches.collect::<String>()) // utime, stime
+    };
+    sleep(Duration::from_millis(200)); // what it was last asked for, to its end
+    let before = did();
+    sleep(Duration::from_millis(700));
+    assert_eq!(did(), before, "{what} does something though nobody asks");
+    // Only that which its program has made counts: the pages of its file are in the kernel's cache anyway.
+    let smaps = read(format!("/proc/{pid}/smaps"));
+    let of = |name: &str| -> u64 {
+        let sizes = smaps.lines().filter_map(|line| line.strip_prefix(name));
+        sizes.map(|size| size.split_whitespace().next().unwrap().parse::<u64>().unwrap()).sum()
+    };
+    let (clean, made) = (of("Private_Clean:"), of("Anonymous:"));
+    println!(
+        "{what} has {made} KiB of its own, and {clean} KiB of files that nobody else uses now"
+    );
+    // An unoptimized program has more that the loader has to write into, and deeper stacks.
+    let most = if cfg!(debug_assertions) { 2048 } else { 1024 };
+    assert!(made < most, "{made} KiB");
 }
 
 /// Kills `final run`, and the monitor that it has started, if it has.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::thread::{scope, sleep, spawn};
+use std::thread::{scope, spawn};
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount, umount};
@@ -14,10 +14,10 @@ use serde_json::Value;
 use workshop::internet::{SERVER, UPLINK};
 use workshop::lab::Who;
 use workshop::snapshot::Snapshot;
-use workshop::suite::{eventually, get, probe_volume, read};
+use workshop::suite::{eventually, get, probe_volume};
 
 use crate::networks::{address, inspect, network, web};
-use crate::{final_, script, start, stop};
+use crate::{ensure_small_and_idle, final_, script, start, stop};
 
 /// What a container finds for a name; nothing if it finds none.
 fn lookup(container: &str, name: &str) -> String {
@@ -239,27 +239,7 @@ pub fn a_name_server_is_small_and_idle(_: Who) {
     for _ in 0..1000 {
         assert!(ask("one", "10.77.1.1", &question("one")).ends_with(&[10, 77, 1, 2]));
     }
-    let private = || -> u64 {
-        let rollup = read(format!("/proc/{pid}/smaps_rollup"));
-        let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
-        lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
-    };
-    let time = || {
-        let stat = read(format!("/proc/{pid}/stat"));
-        let words: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        let switches = read(format!("/proc/{pid}/status"));
-        let switches =
-            switches.lines().find(|line| line.starts_with("voluntary")).unwrap().to_owned();
-        (words[11].to_owned(), words[12].to_owned(), switches)
-    };
-    sleep(Duration::from_millis(200)); // the last answer, to its end
-    let before = time();
-    sleep(Duration::from_secs(2));
-    assert_eq!(time(), before, "it does something though nobody asks");
-    println!("the name server has {} KiB of its own", private());
-    // An unoptimized program has more that the loader has to write into.
-    let most = if cfg!(debug_assertions) { 4096 } else { 1024 };
-    assert!(private() < most, "{} KiB", private());
+    ensure_small_and_idle("the name server", Pid::from_raw(pid));
     // Of who has started it, it has nothing: no file, no lock.
     let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     assert_eq!(files, 5, "input, output, errors, and two sockets");
