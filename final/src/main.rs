@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use runtime::cli::{Cli, Verb};
 use runtime::network::rootless;
+use runtime::security::protect_own_program;
 use runtime::verbs::{
     attach, completion, create, diff, exec, gc, images, import, info, inspect, kill, load, logs,
     network, pause, port, prune, ps, pull, restart, rm, rmi, run, save, start, stats, stop, tag,
@@ -11,6 +12,12 @@ use runtime::verbs::{
 };
 
 fn main() -> ExitCode {
+    // These verbs execute our program once more. If that is before it has read the command line it is read
+    // once; what goes wrong here they say themselves, when they try again.
+    let verb = std::env::args_os().nth(1).unwrap_or_default();
+    if ["run", "start", "restart", "exec"].iter().any(|once_more| verb == *once_more) {
+        let _ = protect_own_program();
+    }
     let cli: Cli = step01_namespaces::parse();
     rootless::place_pools();
     step01_namespaces::exit(match cli.verb {
