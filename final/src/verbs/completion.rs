@@ -26,12 +26,12 @@ pub enum Shell {
 }
 
 /// Prints a script by which a shell completes our verbs and flags: what the command line says of itself.
-pub fn run(args: &CompletionArgs) -> Result<u8> {
+pub fn run(args: &CompletionArgs) -> Result<()> {
     let (mut command, mut script) = (Cli::command(), Vec::new());
     match args.shell {
         Shell::Bash => generate(shells::Bash, &mut command, "final", &mut script),
         Shell::Fish => generate(shells::Fish, &mut command, "final", &mut script),
         Shell::Zsh => generate(shells::Zsh, &mut command, "final", &mut script),
     }
-    super::print(&String::from_utf8_lossy(&script)).map(|()| 0)
+    super::print(&String::from_utf8_lossy(&script))
 }

@@ -33,11 +33,7 @@ pub struct DiffArgs {
 }
 
 /// Shows what a container has made of its image: A added, C changed, D deleted.
-pub fn run(args: &DiffArgs) -> Result<u8> {
-    diff(args).map(|()| 0).map_err(|error| super::failed(&error))
-}
-
-fn diff(args: &DiffArgs) -> Result<()> {
+pub fn run(args: &DiffArgs) -> Result<()> {
     let store = super::open()?;
     let container = store.find(&args.container)?;
     let bundle = Bundle::load(container.bundle())?;

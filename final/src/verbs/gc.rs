@@ -6,8 +6,8 @@ use crate::network::{self, Networks};
 use crate::store::Store;
 
 /// Cleans up after runtimes that were killed: SIGKILL leaves no time for a guard's `Drop`.
-pub fn run() -> Result<u8> {
-    Store::open().and_then(|store| sweep(&store)).map(|()| 0).map_err(|error| super::failed(&error))
+pub fn run() -> Result<()> {
+    sweep(&Store::open()?)
 }
 
 /// What the other verbs do first: the same, if there is anything to clean up.

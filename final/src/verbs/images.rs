@@ -36,11 +36,7 @@ fn parse_wanted(text: &str) -> Result<(Name, bool)> {
 }
 
 /// Lists the images, in docker's columns.
-pub fn run(args: &ImagesArgs) -> Result<u8> {
-    list(args).map(|()| 0).map_err(|error| super::failed(&error))
-}
-
-fn list(args: &ImagesArgs) -> Result<()> {
+pub fn run(args: &ImagesArgs) -> Result<()> {
     let store = Store::open()?;
     let images = Images::open(&store)?;
     let mut all = images.list()?;

@@ -31,11 +31,7 @@ fn parse_change(text: &str) -> Result<String> {
 }
 
 /// Makes an image of the archive of a root file system, and prints its id.
-pub fn run(args: &ImportArgs) -> Result<u8> {
-    add(args).map(|()| 0).map_err(|error| super::failed(&error))
-}
-
-fn add(args: &ImportArgs) -> Result<()> {
+pub fn run(args: &ImportArgs) -> Result<()> {
     let mut config = Config::default();
     args.change.iter().try_for_each(|instruction| change(&mut config, instruction))?;
     if let Some(name) = &args.name {

@@ -54,9 +54,9 @@ Root Dir: {{.DockerRootDir}}
 {{end}}";
 
 /// Shows what this machine gives to containers, and how many there are.
-pub fn run(args: &InfoArgs) -> Result<u8> {
+pub fn run(args: &InfoArgs) -> Result<()> {
     let shown = info().and_then(|info| Format::show(args.format.as_ref(), TEXT, &info));
-    shown.and_then(|text| super::print(&text)).map(|()| 0).map_err(|error| super::failed(&error))
+    super::print(&shown?)
 }
 
 fn info() -> Result<Value> {

@@ -20,13 +20,10 @@ pub struct LoadArgs {
 }
 
 /// Adds all images of an archive, and prints their names.
-pub fn run(args: &LoadArgs) -> Result<u8> {
-    let load = || -> Result<()> {
-        let store = Store::open()?;
-        let images = Images::open(&store)?;
-        let loaded = archive::load(&images, super::import::open(&args.input)?);
-        let lines = loaded.with_context(|| format!("cannot load {}", args.input))?;
-        super::print(&lines.iter().flat_map(|line| [line, "\n"]).collect::<String>())
-    };
-    load().map(|()| 0).map_err(|error| super::failed(&error))
+pub fn run(args: &LoadArgs) -> Result<()> {
+    let store = Store::open()?;
+    let images = Images::open(&store)?;
+    let loaded = archive::load(&images, super::import::open(&args.input)?);
+    let lines = loaded.with_context(|| format!("cannot load {}", args.input))?;
+    super::print(&lines.iter().flat_map(|line| [line, "\n"]).collect::<String>())
 }

@@ -73,14 +73,11 @@ fn parse_time(text: &str) -> Result<SystemTime> {
 }
 
 /// Shows what a container wrote, each stream where it belongs.
-pub fn run(args: &LogsArgs) -> Result<u8> {
-    let show = || -> Result<()> {
-        let store = super::open()?;
-        let container = store.find(&args.container)?;
-        let mut reader = Reader::open(&container, args)?;
-        if args.follow { follow(&container, &mut reader) } else { Ok(()) }
-    };
-    show().map(|()| 0).map_err(|error| super::failed(&error))
+pub fn run(args: &LogsArgs) -> Result<()> {
+    let store = super::open()?;
+    let container = store.find(&args.container)?;
+    let mut reader = Reader::open(&container, args)?;
+    if args.follow { follow(&container, &mut reader) } else { Ok(()) }
 }
 
 struct Reader<'a> {

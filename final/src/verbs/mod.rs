@@ -47,6 +47,11 @@ fn failed(error: &Error) -> Error {
     Failure { status: 1, text: format!("{error:#}") }.into()
 }
 
+/// How a verb ends that runs nothing, and either does all that it is to do or fails.
+pub fn plain(done: Result<()>) -> Result<u8> {
+    done.map(|()| 0).map_err(|error| failed(&error))
+}
+
 /// Prints a verb's answer. Who reads it may go away in the middle (`final ps | head -1`), and that
 /// is no error; a full disk is one.
 fn print(text: &str) -> Result<()> {

@@ -111,19 +111,16 @@ pub struct PruneArgs {
 }
 
 /// Does it.
-pub fn run(verb: &NetworkVerb) -> Result<u8> {
-    let done = || -> Result<()> {
-        let store = super::open()?;
-        let networks = Networks::of(&store);
-        match verb {
-            NetworkVerb::Create(args) => create(args, &networks),
-            NetworkVerb::Ls(args) => list(args, &networks),
-            NetworkVerb::Inspect(args) => inspect(args, &networks),
-            NetworkVerb::Rm(args) => remove(&args.networks, &networks),
-            NetworkVerb::Prune(args) => prune(args, &networks),
-        }
-    };
-    done().map(|()| 0).map_err(|error| super::failed(&error))
+pub fn run(verb: &NetworkVerb) -> Result<()> {
+    let store = super::open()?;
+    let networks = Networks::of(&store);
+    match verb {
+        NetworkVerb::Create(args) => create(args, &networks),
+        NetworkVerb::Ls(args) => list(args, &networks),
+        NetworkVerb::Inspect(args) => inspect(args, &networks),
+        NetworkVerb::Rm(args) => remove(&args.networks, &networks),
+        NetworkVerb::Prune(args) => prune(args, &networks),
+    }
 }
 
 fn create(args: &CreateArgs, networks: &Networks<'_>) -> Result<()> {

@@ -25,11 +25,7 @@ fn parse_port(text: &str) -> Result<Exposed> {
 }
 
 /// Shows where on the host a container's ports are reached.
-pub fn run(args: &PortArgs) -> Result<u8> {
-    show(args).map(|()| 0).map_err(|error| super::failed(&error))
-}
-
-fn show(args: &PortArgs) -> Result<()> {
+pub fn run(args: &PortArgs) -> Result<()> {
     let store = super::open()?;
     let container = store.find(&args.container)?;
     let is_up = Status::of(&container)?.is_up();

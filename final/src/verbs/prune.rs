@@ -20,11 +20,7 @@ pub struct PruneArgs {
 
 /// Removes what nobody uses: containers first, as they are what uses networks and images. What cannot
 /// be removed does not keep the rest.
-pub fn run(args: &PruneArgs) -> Result<u8> {
-    prune(args).map(|()| 0).map_err(|error| super::failed(&error))
-}
-
-fn prune(args: &PruneArgs) -> Result<()> {
+pub fn run(args: &PruneArgs) -> Result<()> {
     let images = if args.all { "all images" } else { "all images without a name" };
     let what = format!(
         "all containers that do not run, all networks that no container is on, and {images} that no \

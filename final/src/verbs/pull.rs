@@ -22,20 +22,17 @@ pub struct PullArgs {
 }
 
 /// Gets an image from a registry, or what is new of it.
-pub fn run(args: &PullArgs) -> Result<u8> {
-    let get = || -> Result<()> {
-        let store = Store::open()?;
-        let images = Images::open(&store)?;
-        let mut printed = Ok(());
-        pull(&images, &args.name, &mut |line| {
-            if !args.quiet && printed.is_ok() {
-                printed = super::print(&format!("{line}\n"));
-            }
-        })?;
-        printed?;
-        super::print(&format!("{}\n", args.name))
-    };
-    get().map(|()| 0).map_err(|error| super::failed(&error))
+pub fn run(args: &PullArgs) -> Result<()> {
+    let store = Store::open()?;
+    let images = Images::open(&store)?;
+    let mut printed = Ok(());
+    pull(&images, &args.name, &mut |line| {
+        if !args.quiet && printed.is_ok() {
+            printed = super::print(&format!("{line}\n"));
+        }
+    })?;
+    printed?;
+    super::print(&format!("{}\n", args.name))
 }
 
 /// Gets the image from its registry, if `--pull` wants that.

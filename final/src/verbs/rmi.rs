@@ -20,11 +20,7 @@ pub struct RmiArgs {
 
 /// Removes names, and the images that have none any more. One that cannot be removed does not keep the
 /// others.
-pub fn run(args: &RmiArgs) -> Result<u8> {
-    remove(args).map(|()| 0).map_err(|error| super::failed(&error))
-}
-
-fn remove(args: &RmiArgs) -> Result<()> {
+pub fn run(args: &RmiArgs) -> Result<()> {
     let store = Store::open()?;
     let images = Images::open(&store)?;
     let mut problems = Vec::new();

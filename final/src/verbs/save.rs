@@ -23,11 +23,7 @@ pub struct SaveArgs {
 }
 
 /// Writes images into one archive, which docker, podman and skopeo can read.
-pub fn run(args: &SaveArgs) -> Result<u8> {
-    save(args).map(|()| 0).map_err(|error| super::failed(&error))
-}
-
-fn save(args: &SaveArgs) -> Result<()> {
+pub fn run(args: &SaveArgs) -> Result<()> {
     let store = Store::open()?;
     let images = Images::open(&store)?;
     let find = |text: &String| images.find(text)?.with_context(|| format!("no such image: {text}"));

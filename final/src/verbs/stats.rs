@@ -38,26 +38,23 @@ pub struct StatsArgs {
 }
 
 /// Shows what containers use, in docker's columns: what their cgroups and network namespaces count.
-pub fn run(args: &StatsArgs) -> Result<u8> {
-    let show = || -> Result<()> {
-        let store = super::open()?;
-        let mut ids = Vec::new();
-        for name in &args.containers {
-            let container = store.find(name)?;
-            if !args.all {
-                container.first_process()?; // or it is an error, and not a missing line
-            }
-            ids.push(container.state.id.clone());
+pub fn run(args: &StatsArgs) -> Result<()> {
+    let store = super::open()?;
+    let mut ids = Vec::new();
+    for name in &args.containers {
+        let container = store.find(name)?;
+        if !args.all {
+            container.first_process()?; // or it is an error, and not a missing line
         }
-        loop {
-            let table = table(&store, &ids, args)?;
-            if args.no_stream {
-                return super::print(&table);
-            }
-            super::print(&format!("\x1b[H\x1b[2J{table}"))?; // the cursor home, the screen empty
+        ids.push(container.state.id.clone());
+    }
+    loop {
+        let table = table(&store, &ids, args)?;
+        if args.no_stream {
+            return super::print(&table);
         }
-    };
-    show().map(|()| 0).map_err(|error| super::failed(&error))
+        super::print(&format!("\x1b[H\x1b[2J{table}"))?; // the cursor home, the screen empty
+    }
 }
 
 /// Looks twice, as the share of a processor takes a time in which it was used. No ids are those of all.

@@ -18,14 +18,11 @@ pub struct TagArgs {
 }
 
 /// Gives an image one more name. If another image has it, that one loses it.
-pub fn run(args: &TagArgs) -> Result<u8> {
-    let tag = || -> Result<()> {
-        ensure!(args.name.tag().is_some(), "a name that is given has a tag, and no digest");
-        let store = Store::open()?;
-        let images = Images::open(&store)?;
-        let image = images.find(&args.image)?;
-        let image = image.with_context(|| format!("no such image: {}", args.image))?;
-        images.tag(&image, &args.name)
-    };
-    tag().map(|()| 0).map_err(|error| super::failed(&error))
+pub fn run(args: &TagArgs) -> Result<()> {
+    ensure!(args.name.tag().is_some(), "a name that is given has a tag, and no digest");
+    let store = Store::open()?;
+    let images = Images::open(&store)?;
+    let image = images.find(&args.image)?;
+    let image = image.with_context(|| format!("no such image: {}", args.image))?;
+    images.tag(&image, &args.name)
 }

@@ -29,17 +29,10 @@ pub struct TopArgs {
 }
 
 /// Shows a container's processes, by the numbers that the host has for them.
-pub fn run(args: &TopArgs) -> Result<u8> {
-    let show = || -> Result<()> {
-        let store = super::open()?;
-        let pids = processes(&store.find(&args.container)?)?;
-        super::print(&if args.options.is_empty() {
-            ours(&pids)?
-        } else {
-            ps(&args.options, &pids)?
-        })
-    };
-    show().map(|()| 0).map_err(|error| super::failed(&error))
+pub fn run(args: &TopArgs) -> Result<()> {
+    let store = super::open()?;
+    let pids = processes(&store.find(&args.container)?)?;
+    super::print(&if args.options.is_empty() { ours(&pids)? } else { ps(&args.options, &pids)? })
 }
 
 /// Those in its cgroup; where it has none, in its PID namespace, which it then has for itself.

@@ -27,9 +27,9 @@ Client: {{.Client.Name}}
 ";
 
 /// Shows the version of this program, of what it reads and writes, and of what it runs on.
-pub fn run(args: &VersionArgs) -> Result<u8> {
+pub fn run(args: &VersionArgs) -> Result<()> {
     let shown = version().and_then(|version| Format::show(args.format.as_ref(), TEXT, &version));
-    shown.and_then(|text| super::print(&text)).map(|()| 0).map_err(|error| super::failed(&error))
+    super::print(&shown?)
 }
 
 fn version() -> Result<Value> {

@@ -15,16 +15,13 @@ pub struct WaitArgs {
 }
 
 /// Waits until each container has ended, and prints its exit status.
-pub fn run(args: &WaitArgs) -> Result<u8> {
-    let wait = || -> Result<()> {
-        let store = super::open()?;
-        for name in &args.containers {
-            let container = store.find(name)?;
-            super::print(&format!("{}\n", end_of(&container)?))?;
-        }
-        Ok(())
-    };
-    wait().map(|()| 0).map_err(|error| super::failed(&error))
+pub fn run(args: &WaitArgs) -> Result<()> {
+    let store = super::open()?;
+    for name in &args.containers {
+        let container = store.find(name)?;
+        super::print(&format!("{}\n", end_of(&container)?))?;
+    }
+    Ok(())
 }
 
 /// Waits for its end; returns its exit status.

@@ -55,11 +55,7 @@ pub struct PsArgs {
 const COLUMNS: [&str; 7] = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
 
 /// Lists the containers, newest first, in docker's columns.
-pub fn run(args: &PsArgs) -> Result<u8> {
-    list(args).map(|()| 0).map_err(|error| super::failed(&error))
-}
-
-fn list(args: &PsArgs) -> Result<()> {
+pub fn run(args: &PsArgs) -> Result<()> {
     let store = super::open()?;
     let filters = Filters::new(&args.filter, &store)?;
     let most = args.last.or(args.latest.then_some(1));
