@@ -135,15 +135,34 @@ pub fn end(pidfd: &OwnedFd) -> nix::Result<()> {
 
 /// Does `work` in a child that has new `namespaces`, and nothing to execute in the end.
 pub fn in_child(namespaces: Namespaces, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let done = Failure { status: 0, text: String::new() };
-    let mut child = Child::spawn(namespaces, None, || -> Result<Command> {
-        work()?;
-        Err(done.clone().into())
-    })?;
-    child.map_ids()?;
-    match child.go() {
-        Err(error) if error.downcast_ref() == Some(&done) => Ok(()),
-        result => result.map(drop),
+    Work::start(namespaces, work)?.finish()
+}
+
+/// A child that does something, while we do something else. Dropping it kills it.
+pub struct Work(Child);
+
+impl Work {
+    /// As [`Child::spawn`], call it from a process with one thread only. It begins with `finish`.
+    pub fn start(namespaces: Namespaces, work: impl FnOnce() -> Result<()>) -> Result<Self> {
+        let child = Child::spawn(namespaces, None, || -> Result<Command> {
+            work()?;
+            Err(Self::done().into())
+        })?;
+        child.map_ids()?;
+        Ok(Self(child))
+    }
+
+    /// Lets it begin, and waits for its end.
+    pub fn finish(mut self) -> Result<()> {
+        match self.0.go() {
+            Err(error) if error.downcast_ref() == Some(&Self::done()) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// What it says when all went well.
+    fn done() -> Failure {
+        Failure { status: 0, text: String::new() }
     }
 }
 
