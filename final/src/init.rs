@@ -41,14 +41,14 @@ pub fn init(
         None if bundle.has_own_network() => loopback_up()?,
         None => {}
     }
-    sysctl::write(&bundle.sysctl)?;
+    // Settings of IPC belong to the root of its user namespace, but to the host's before Linux 6.9.
+    let set = sysctl::write(&bundle.sysctl);
+    bundle.ids.map_or(Ok(()), |_| remap::become_root())?;
+    set.or_else(|_| sysctl::write(&bundle.sysctl))?;
     let address = own_address(&bundle.net, network)?;
     let shared_memory = join.shared_memory()?;
     let root = match parts {
-        Some(parts) => {
-            remap::become_root()?;
-            bundle.rootfs.enter_with(parts)?
-        }
+        Some(parts) => bundle.rootfs.enter_with(parts)?,
         None => bundle.rootfs.enter()?,
     };
     if let Some(shared_memory) = shared_memory {

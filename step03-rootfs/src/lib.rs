@@ -12,6 +12,7 @@
 //! | [`image`](Image) | `host`, or any directory |
 //! | [`mount`](Mount) | a mount as OCI's config.json has it, and the default ones |
 //! | [`rootfs`](Rootfs) | the order of work: open, pivot, attach, hide |
+//! | [`owners`](Owners) | ID-mapped mounts, for who is not the host's root |
 //! | `staging` | overlays, and the tmpfs that takes what the container writes |
 //! | [`root`](Root) | paths inside the image, resolved inside the image |
 //! | `devices` | /dev: six nodes, and no way to add one |

@@ -47,18 +47,21 @@ pub(super) fn ids(args: &RunArgs, net: &Net) -> Result<Option<IdMaps>> {
     let shares = |kind| args.namespaces.share(kind);
     let is_others = |kind| matches!(shares(kind), Share::Container(_));
     let all = [Namespace::Pid, Namespace::Ipc, Namespace::Uts];
-    for (option, given, why) in [
-        ("--privileged", args.security.privileged, "power over the host is what it is without"),
-        ("--net host", *net == Net::Host, "the network stays the host root's"),
-        ("--pid host", *shares(Namespace::Pid) == Share::Host, "/proc stays the host root's"),
-        ("--cgroup-rw", args.limits.cgroup_rw, "the cgroup stays the host root's"),
+    for (option, given, what) in [
+        ("--privileged", args.security.privileged, "the host"),
+        ("--net host", *net == Net::Host, "the host's network"),
+        ("--pid host", *shares(Namespace::Pid) == Share::Host, "the host's processes"),
+        ("--cgroup-rw", args.limits.cgroup_rw, "a cgroup"),
         (
             "container:NAME",
             matches!(net, Net::Container(_)) || all.into_iter().any(is_others),
-            "the other one's namespaces are not its own root's",
+            "another container's namespaces",
         ),
     ] {
-        ensure!(!given, "conflicting options: --userns remap and {option}: {why}");
+        ensure!(
+            !given,
+            "conflicting options: --userns remap and {option}: its root has no power over {what}"
+        );
     }
     Ok(Some(ids))
 }

@@ -15,6 +15,7 @@ mod names;
 mod network;
 mod networks;
 mod pid1;
+mod remap;
 mod rootless;
 mod security;
 mod shared;
@@ -46,6 +47,7 @@ use names::*;
 use network::*;
 use networks::*;
 use pid1::*;
+use remap::*;
 use rootless::*;
 use security::*;
 use shared::*;
@@ -187,6 +189,15 @@ static TESTS: &[Test] = &[
     test!(another_containers_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
     test!(the_processes_of_others_are_shared_if_asked_for, [Root, Plain], Limits),
     test!(without_a_cgroup_processes_are_not_shared, [LabRoot, Plain], NoLimits),
+    // remap.rs
+    test!(root_in_a_remapped_container_is_nobody_on_the_host, [Root], IdMaps),
+    test!(a_remapped_container_is_started_again, [Root], IdMaps),
+    test!(options_are_the_same_in_a_remapped_container, [Root], IdMaps),
+    test!(volumes_of_a_remapped_container_stay_their_owners, [Root], IdMaps),
+    test!(a_remapped_container_has_a_network, [Root], IdMaps),
+    test!(a_file_system_that_keeps_its_owners_is_named, [Root]),
+    test!(a_range_that_is_not_fit_is_refused, [Root]),
+    test!(only_the_hosts_root_has_ids_to_give, [LabRoot, Plain]),
     // words.rs
     test!(variables_come_from_files, [Root, Plain]),
     test!(the_program_can_be_replaced, [Root, Plain]),
