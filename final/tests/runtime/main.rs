@@ -107,6 +107,7 @@ static TESTS: &[Test] = &[
     test!(a_paused_container_stands_still, [Root], Limits),
     test!(without_a_cgroup_nothing_is_paused, [LabRoot, Plain], NoLimits),
     test!(two_are_attached_at_once, [Root, LabRoot, Plain]),
+    test!(signals_are_the_programs_or_end_the_attached, [Root, Plain]),
     test!(keys_detach_from_a_terminal, [Root, Plain]),
     test!(a_container_outlives_who_started_it, [Root, LabRoot, Plain]),
     test!(who_is_killed_at_any_time_leaves_a_whole_container_or_none, [Root, LabRoot, Plain]),
@@ -120,6 +121,7 @@ static TESTS: &[Test] = &[
     test!(too_much_memory_is_killed_and_reported, [Root, Plain], Limits),
     test!(processor_time_is_limited, [Root, Plain], Limits),
     test!(processes_are_limited, [Root, Plain], Limits),
+    test!(processors_are_chosen, [Root, Plain], Limits),
     test!(the_kernel_has_dockers_other_limits, [Root, Plain], Limits),
     test!(an_undelegated_limit_is_an_error, [LabRoot, Plain], NoLimits),
     test!(the_container_sees_its_own_cgroup_only, [Root, Plain], Version2),
@@ -133,6 +135,7 @@ static TESTS: &[Test] = &[
     test!(a_half_made_container_is_whole_or_gone, [Root, LabRoot, Plain]),
     // network.rs
     test!(the_internet_sees_the_hosts_address, [Root, LabRoot]),
+    test!(a_bridge_has_the_name_and_the_subnet_that_it_was_given, [Root, LabRoot, Plain]),
     test!(a_published_port_is_reached_from_everywhere, [Root, LabRoot]),
     test!(ports_are_published_by_ranges_and_by_chance, [Root, LabRoot]),
     test!(all_exposed_ports_are_published_with_one_flag, [Root, LabRoot]),
