@@ -9,13 +9,14 @@ use anyhow::{Context as _, Result, ensure};
 use caps::Capability;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Pid, Uid, geteuid, getpid, getppid, setgroups, setresgid, setresuid};
-use step01_namespaces::{Namespace, Namespaces};
-use step03_rootfs::{Rootfs, sys};
+use nix::unistd::{Pid, geteuid, getpid, getppid};
+use step01_namespaces::{IdMaps, Namespace, Namespaces};
+use step03_rootfs::{Parts, Rootfs, sys};
 
 use crate::bundle::Bundle;
 use crate::join::Join;
 use crate::process::{Work, close_to_others};
+use crate::remap;
 use crate::security::{limit_capabilities, no_new_privileges};
 use crate::store::{Container, MOMENT, Store};
 
@@ -27,8 +28,13 @@ const KEPT: [Capability; 4] = [
     Capability::CAP_FSETID,
 ];
 
-/// The way into a container.
-pub enum Inside {
+/// The way into a container. It has a user namespace with these ids, if it has such of its own.
+pub struct Inside {
+    way: Way,
+    ids: Option<IdMaps>,
+}
+
+enum Way {
     /// It runs: in there with its processes, but with none of what it sees of itself. It does not see us,
     /// as its PID namespace is not ours.
     Running(Join),
@@ -64,9 +70,10 @@ impl Inside {
             .first_process()
             .with_context(|| format!("{name} is just being started: try again"))?;
         let wanted = [Namespace::User, Namespace::Mnt];
-        let all = Bundle::load(container.bundle())?.all_namespaces();
+        let bundle = Bundle::load(container.bundle())?;
+        let all = bundle.all_namespaces();
         let wanted = wanted.into_iter().filter(|&namespace| all.contains(namespace)).collect();
-        Ok(Self::Running(Join::of(pidfd, wanted)))
+        Ok(Self { way: Way::Running(Join::of(pidfd, wanted)), ids: bundle.ids })
     }
 
     fn at_rest(container: &Container, writes: bool, lock: File) -> Result<Self> {
@@ -87,37 +94,45 @@ impl Inside {
         rootfs.workdir = "/".into();
         let user = bundle.namespaces.contains(Namespace::User) || !geteuid().is_root();
         let namespaces = [Namespace::Mnt].into_iter().chain(user.then_some(Namespace::User));
-        Ok(Self::AtRest(rootfs, namespaces.collect(), lock))
+        Ok(Self { way: Way::AtRest(rootfs, namespaces.collect(), lock), ids: bundle.ids })
     }
 
     /// Begins a child that does `work` in there, and can do little else.
     pub fn begin(self, work: impl FnOnce() -> Result<()>) -> Result<Work> {
-        let parent = getpid();
-        match self {
-            Self::Running(join) => {
+        let (parent, ids) = (getpid(), self.ids);
+        let become_root = || ids.map_or(Ok(()), |_| remap::become_root());
+        match self.way {
+            Way::Running(join) => {
                 close_to_others()?; // before the child is there to be seen: it inherits this
-                Work::start(Namespaces::default(), || {
+                Work::start(Namespaces::default(), None, || {
                     join.before_clone()?; // the user namespace; it has no PID namespace
                     join.after_clone()?;
-                    become_its_root()?;
+                    become_root()?;
                     restrict(parent)?;
                     work()
                 })
             }
             // The child has a copy of the lock, so that it ends with the later one of us.
-            Self::AtRest(rootfs, namespaces, _lock) => Work::start(namespaces, || {
-                namespaces.set_up("")?;
-                enter(&rootfs)?;
-                restrict(parent)?;
-                work()
-            }),
+            Way::AtRest(rootfs, namespaces, _lock) => {
+                let parts = ids.map(|ids| remap::open_rootfs(&rootfs, ids)).transpose()?;
+                Work::start(namespaces, ids, || {
+                    namespaces.set_up("")?;
+                    become_root()?;
+                    enter(&rootfs, parts)?;
+                    restrict(parent)?;
+                    work()
+                })
+            }
         }
     }
 }
 
 /// A container's root as its next start will see it.
-fn enter(rootfs: &Rootfs) -> Result<()> {
-    let root = rootfs.enter()?;
+fn enter(rootfs: &Rootfs, parts: Option<Parts>) -> Result<()> {
+    let root = match parts {
+        Some(parts) => rootfs.enter_with(parts)?,
+        None => rootfs.enter()?,
+    };
     rootfs.make_read_only(&root)?;
     // What is written there would be gone with us, without a word.
     for mount in rootfs.mounts.iter().filter(|mount| mount.kind == "tmpfs") {
@@ -127,18 +142,6 @@ fn enter(rootfs: &Rootfs) -> Result<()> {
             .with_context(|| format!("cannot make {mount} read-only"))?;
     }
     Ok(())
-}
-
-/// Whom a user namespace does not know is nobody in it, and may make no files.
-fn become_its_root() -> Result<()> {
-    if geteuid().is_root() {
-        return Ok(());
-    }
-    let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
-    setgroups(&[])
-        .and_then(|()| setresgid(group, group, group))
-        .and_then(|()| setresuid(user, user, user))
-        .context("cannot become root of the container")
 }
 
 /// From here on we look at what is the container's.

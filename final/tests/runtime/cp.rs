@@ -15,7 +15,9 @@ use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Pid, chown, mkfifo};
 use tar::{Builder, EntryType, Header};
+use workshop::ids::Ranges;
 use workshop::lab::Who;
+use workshop::pty::Terminal;
 use workshop::suite::{Outcome, command, eventually, finish};
 
 use crate::{BINARY, children, final_, scratch, start, stop};
@@ -506,5 +508,54 @@ pub fn a_paused_containers_files_are_copied(_: Who) {
     assert_eq!(inside("cat /t/tree/deep/other"), "deep");
     stop("box", running);
     fs::remove_file(out).unwrap();
+    fs::remove_dir_all(tree).unwrap();
+}
+
+/// What was copied is said at a terminal only.
+pub fn a_copy_says_how_much_it_was(_: Who) {
+    let (tree, running) = (tree(), start("box", &[], &["sleep", "1000"]));
+    let file = format!("{tree}/file");
+    let mut terminal = Terminal::start(command(BINARY, &["cp", &file, "box:/tmp/"]));
+    terminal.expect("Successfully copied 11B to box:/tmp/\r\n");
+    assert!(terminal.child.wait().unwrap().success());
+    let mut terminal = Terminal::start(command(BINARY, &["cp", "--quiet", "box:/tmp/file", &file]));
+    assert!(terminal.child.wait().unwrap().success());
+    let said = terminal.wait(Duration::from_millis(50), |seen| seen.find(char::is_alphanumeric));
+    assert_eq!(said, None); // what it wrote before its end would be there
+    // An archive is for no terminal.
+    let mut terminal = Terminal::start(command(BINARY, &["cp", "box:/etc", "-"]));
+    terminal.expect("nothing for a terminal");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(1));
+    stop("box", running);
+    fs::remove_dir_all(tree).unwrap();
+}
+
+pub fn a_remapped_containers_files_are_copied(_: Who) {
+    let line = "container-workshop:200000:65536\n";
+    let _held = Ranges::new(line, line);
+    let (tree, scratch) = (tree(), scratch());
+    chown(format!("{tree}/file").as_str(), Some(33.into()), Some(44.into())).unwrap();
+    let words = ["create", "--name", "box", "--userns", "remap", "host", "sleep", "1000"];
+    assert_eq!(final_(&words).status, Some(0));
+    for state in ["at-rest", "running"] {
+        let (inside, out) = (format!("box:/root/{state}"), format!("{scratch}/out"));
+        // The second time it goes into what the first has made.
+        for (option, file, owner) in [(&[][..], "file", (0, 0)), (&["-a"], "tree/file", (33, 44))] {
+            cp(&[option, &[&tree, &inside]].concat());
+            cp(&["-a", &format!("{inside}/{file}"), &out]);
+            let found = fs::metadata(&out).unwrap();
+            assert_eq!((found.uid(), found.gid()), owner, "{state} {option:?}");
+            cp(&[&inside, &format!("{scratch}/all")]);
+            assert_eq!(fs::metadata(format!("{scratch}/all/file")).unwrap().uid(), 0);
+            fs::remove_file(&out).unwrap();
+            fs::remove_dir_all(format!("{scratch}/all")).unwrap();
+        }
+        if state == "at-rest" {
+            assert_eq!(final_(&["start", "box"]).status, Some(0));
+        }
+    }
+    let look = "cd /root; stat -c %u:%g at-rest/tree/file at-rest/file running/tree running";
+    assert_eq!(inside(look), "33:44\n0:0\n0:0\n0:0\n");
+    assert_eq!(final_(&["rm", "--force", "box"]).status, Some(0));
     fs::remove_dir_all(tree).unwrap();
 }

@@ -84,6 +84,8 @@ static TESTS: &[Test] = &[
     test!(no_link_leads_a_copy_out, [Root, LabRoot, Plain]),
     test!(a_start_waits_for_a_copy, [Root, LabRoot, Plain]),
     test!(a_copy_that_is_ended_leaves_nothing, [Root, LabRoot, Plain]),
+    test!(a_copy_says_how_much_it_was, [Root, Plain]),
+    test!(a_remapped_containers_files_are_copied, [Root], IdMaps),
     test!(a_paused_containers_files_are_copied, [Root, Plain], Limits),
     // files.rs
     test!(mounts_are_as_they_were_asked_for, [Root, LabRoot, Plain]),
