@@ -6,16 +6,16 @@ use runtime::cli::{Cli, Verb};
 use runtime::network::rootless;
 use runtime::security::protect_own_program;
 use runtime::verbs::{
-    attach, completion, create, diff, exec, gc, images, import, info, inspect, kill, load, logs,
-    network, pause, plain, port, prune, ps, pull, restart, rm, rmi, run, save, start, stats, stop,
-    tag, top, version, wait,
+    attach, completion, cp, create, diff, exec, gc, images, import, info, inspect, kill, load,
+    logs, network, pause, plain, port, prune, ps, pull, restart, rm, rmi, run, save, start, stats,
+    stop, tag, top, version, wait,
 };
 
 fn main() -> ExitCode {
     // These verbs execute our program once more. If that is before it has read the command line it is read
     // once; what goes wrong here they say themselves, when they try again.
     let verb = std::env::args_os().nth(1).unwrap_or_default();
-    if ["run", "start", "restart", "exec"].iter().any(|once_more| verb == *once_more) {
+    if ["run", "start", "restart", "exec", "cp"].iter().any(|once_more| verb == *once_more) {
         let _ = protect_own_program();
     }
     let cli: Cli = step01_namespaces::parse();
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Verb::Stats(args) => plain(stats::run(&args)),
         Verb::Top(args) => plain(top::run(&args)),
         Verb::Diff(args) => plain(diff::run(&args)),
+        Verb::Cp(args) => plain(cp::run(&args)),
         Verb::Kill(args) => kill::run(&args),
         Verb::Rm(args) => rm::run(&args),
         Verb::Images(args) => plain(images::run(&args)),

@@ -5,12 +5,13 @@ mod options;
 use clap::{Args, Parser, Subcommand};
 
 pub use options::{
-    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, Pull, RunArgs, Seccomp, Share, grace,
+    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, Pull, RunArgs, Seccomp, Share, Userns, grace,
     parse_env, read_env,
 };
 
 use crate::verbs::attach::AttachArgs;
 use crate::verbs::completion::CompletionArgs;
+use crate::verbs::cp::CpArgs;
 use crate::verbs::diff::DiffArgs;
 use crate::verbs::exec::ExecArgs;
 use crate::verbs::images::ImagesArgs;
@@ -88,6 +89,11 @@ pub enum Verb {
     Top(TopArgs),
     /// Show what a container has made of its image: A added, C changed, D deleted
     Diff(DiffArgs),
+    /// Copy files between the host and a container
+    #[command(
+        override_usage = "final cp [OPTIONS] CONTAINER:SRC DEST|-\n       final cp [OPTIONS] SRC|- CONTAINER:DEST"
+    )]
+    Cp(CpArgs),
     /// Remove containers
     Rm(RmArgs),
     /// List images

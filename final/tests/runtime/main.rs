@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_imports, reason = "the table below names every test, or it is dead code")]
 
 mod changes;
+mod cp;
 mod engine;
 mod files;
 mod inspect;
@@ -15,6 +16,7 @@ mod names;
 mod network;
 mod networks;
 mod pid1;
+mod remap;
 mod rootless;
 mod security;
 mod shared;
@@ -35,6 +37,7 @@ use workshop::test;
 const BINARY: &str = env!("CARGO_BIN_EXE_final");
 
 use changes::*;
+use cp::*;
 use engine::*;
 use files::*;
 use inspect::*;
@@ -47,6 +50,7 @@ use names::*;
 use network::*;
 use networks::*;
 use pid1::*;
+use remap::*;
 use rootless::*;
 use security::*;
 use shared::*;
@@ -73,6 +77,17 @@ static TESTS: &[Test] = &[
     test!(changes_in_closed_and_replaced_directories, [Root, LabRoot, Plain]),
     test!(top_shows_processes_by_the_hosts_numbers, [Root, LabRoot, Plain]),
     test!(bash_completes_verbs_and_flags, [Root, Plain]),
+    // cp.rs
+    test!(files_are_copied_by_dockers_rules, [Root, LabRoot, Plain]),
+    test!(what_is_copied_stays_what_it_is, [Root, LabRoot, Plain]),
+    test!(archives_are_read_and_written, [Root, LabRoot, Plain]),
+    test!(what_cannot_be_written_is_refused, [Root, LabRoot, Plain]),
+    test!(no_link_leads_a_copy_out, [Root, LabRoot, Plain]),
+    test!(a_start_waits_for_a_copy, [Root, LabRoot, Plain]),
+    test!(a_copy_that_is_ended_leaves_nothing, [Root, LabRoot, Plain]),
+    test!(a_copy_says_how_much_it_was, [Root, Plain]),
+    test!(a_remapped_containers_files_are_copied, [Root], IdMaps),
+    test!(a_paused_containers_files_are_copied, [Root, Plain], Limits),
     // files.rs
     test!(mounts_are_as_they_were_asked_for, [Root, LabRoot, Plain]),
     test!(a_read_only_root_cannot_be_written, [Root, LabRoot, Plain]),
@@ -192,6 +207,15 @@ static TESTS: &[Test] = &[
     test!(another_containers_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
     test!(the_processes_of_others_are_shared_if_asked_for, [Root, Plain], Limits),
     test!(without_a_cgroup_processes_are_not_shared, [LabRoot, Plain], NoLimits),
+    // remap.rs
+    test!(root_in_a_remapped_container_is_nobody_on_the_host, [Root], IdMaps),
+    test!(a_remapped_container_is_started_again, [Root], IdMaps),
+    test!(options_are_the_same_in_a_remapped_container, [Root], IdMaps),
+    test!(volumes_of_a_remapped_container_stay_their_owners, [Root], IdMaps),
+    test!(a_remapped_container_has_a_network, [Root], IdMaps),
+    test!(a_file_system_that_keeps_its_owners_is_named, [Root]),
+    test!(a_range_that_is_not_fit_is_refused, [Root]),
+    test!(only_the_hosts_root_has_ids_to_give, [LabRoot, Plain]),
     // words.rs
     test!(variables_come_from_files, [Root, Plain]),
     test!(the_program_can_be_replaced, [Root, Plain]),
