@@ -12,11 +12,13 @@ use runtime::verbs::{
 };
 
 fn main() -> ExitCode {
-    // These verbs execute our program once more. If that is before it has read the command line it is read
-    // once; what goes wrong here they say themselves, when they try again.
+    step01_namespaces::forget_caller();
+    // These verbs execute our program once more: before it has read the command line, or it would do so twice.
     let verb = std::env::args_os().nth(1).unwrap_or_default();
-    if ["run", "start", "restart", "exec", "cp"].iter().any(|once_more| verb == *once_more) {
-        let _ = protect_own_program();
+    if ["run", "start", "restart", "exec", "cp"].iter().any(|again| verb == *again)
+        && let Err(error) = protect_own_program()
+    {
+        return step01_namespaces::exit(Err(error));
     }
     let cli: Cli = step01_namespaces::parse();
     rootless::place_pools();

@@ -3,8 +3,8 @@
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::{Mode, umask};
 
-/// At the beginning of `main`: the same start for everybody.
-pub(crate) fn forget() {
+/// At the beginning of `main`, where [`crate::parse`] is not that: the same start for everybody.
+pub fn forget() {
     // Under umask 0777 we could not enter the directories that we make, nor could anybody later.
     umask(Mode::from_bits_truncate(0o022));
     // While it is ignored the kernel reaps our child by itself: nobody learns its status (wait(2)).

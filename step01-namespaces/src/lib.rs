@@ -27,6 +27,7 @@ mod namespace;
 mod signals;
 
 pub use args::{Args, Program, parse_hostname};
+pub use caller::forget as forget_caller;
 pub use child::{Child, Prepared, exit_status, pidfd_open, pidfd_send_signal};
 pub use failure::{Failure, exit, parse, printable, say, see, tell, warn};
 pub use idmap::{IdMaps, IdRange, in_user_namespace, map_one_id, write_id_maps};
