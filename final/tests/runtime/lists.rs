@@ -114,6 +114,12 @@ pub fn ps_lists_what_was_asked_for(who: Who) {
 pub fn every_list_has_dockers_formats(who: Who) {
     assert_eq!(done(&["images", "--format", "{{.ID}}"]), "");
     assert_eq!(done(&["images", "--format", "table {{.ID}}\\t{{.Size}}"]), "IMAGE ID   SIZE\n");
+    // The ids of those that are always there begin alike.
+    for words in [&["network", "inspect", "6"][..], &["inspect", "6"], &["ps", "-f", "network=6"]] {
+        let refused = final_(words);
+        assert_eq!(refused.status, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("3 networks have an id that begins with 6"), "{refused:?}");
+    }
     let drivers = done(&["network", "ls", "--format", "{{.Name}} {{.Driver}}"]);
     assert_eq!(drivers, "bridge bridge\nhost host\nnone null\n");
     let subnet =
@@ -136,7 +142,11 @@ pub fn every_list_has_dockers_formats(who: Who) {
         done(&[&stats[..], &["{{.Name}}: {{.PIDs}}"]].concat()).split(':').next(),
         Some("busy")
     );
-    done(&["rm", "-f", "busy"]);
+    // A name is that one's, also where another's id begins so.
+    let id = ps(&["-q"]);
+    detach(&id[..4], &["--net", "none"], "sleep 1000");
+    assert_eq!(done(&[&stats[..], &["{{.Name}}", &id[..4]]].concat()), format!("{}\n", &id[..4]));
+    done(&["rm", "-f", "busy", &id[..4]]);
 }
 
 /// The directory of the only container.
