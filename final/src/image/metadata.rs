@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
@@ -67,7 +67,7 @@ pub(super) fn proc_path(file: &impl AsFd) -> PathBuf {
 }
 
 /// setxattr(2), of an open file.
-pub(super) fn set_attribute(file: &OwnedFd, name: &str, value: &[u8]) -> Result<(), Errno> {
+pub(crate) fn set_attribute(file: &impl AsFd, name: &str, value: &[u8]) -> Result<(), Errno> {
     let path = CString::new(proc_path(file).as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
     // SAFETY: both strings are NUL-terminated, the value has this length, and all outlive the call.

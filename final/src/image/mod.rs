@@ -39,6 +39,7 @@ use step03_rootfs::Image;
 pub use draft::{Complete, Draft};
 use host::{host_rootfs, write_host};
 pub use images::{Images, Stored, sweep};
+pub(crate) use metadata::set_attribute;
 pub use name::{Name, Version};
 pub use unpack::{MOST_BYTES, MOST_ENTRIES, Unpacked, unpack};
 pub(crate) use unpack::{is_whiteout, kind_of, look};

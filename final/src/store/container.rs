@@ -9,11 +9,12 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{Pid, geteuid};
-use step01_namespaces::{Failure, Namespace, pidfd_open, warn};
+use step01_namespaces::{Failure, Namespace, in_user_namespace, pidfd_open, warn};
 use step02_cgroups::Cgroup;
 
 use super::Store;
 use super::state::{Process, State, is_absent, now};
+use crate::image::set_attribute;
 use crate::monitor::Connection;
 use crate::process::{end, in_child};
 
@@ -185,10 +186,22 @@ impl Container {
         let layer = self.path.join("layer");
         match fs::create_dir(&layer) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                Err(error).with_context(|| format!("cannot make {}", layer.display()))
+                return Err(error).with_context(|| format!("cannot make {}", layer.display()));
             }
-            _ => Ok(Some(layer)),
+            _ => {}
         }
+        // overlayfs notes in an attribute that a directory hides what the image has (its option userxattr).
+        let is_plain = !geteuid().is_root() || in_user_namespace()?;
+        if is_plain
+            && set_attribute(&File::open(&layer)?, "user.final", b"") == Err(Errno::EOPNOTSUPP)
+        {
+            warn(&format!(
+                "the container cannot remove directories of its image: {} is on a file system without \
+                 attributes of `user`, as tmpfs before Linux 6.6 (FINAL_ROOT can name another directory)",
+                layer.display()
+            ));
+        }
+        Ok(Some(layer))
     }
 
     /// It is made, and at rest.

@@ -70,6 +70,7 @@ static TESTS: &[Test] = &[
     // changes.rs
     test!(changes_are_shown_as_docker_does, [Root, LabRoot, Plain]),
     test!(changes_in_closed_and_replaced_directories, [Root, LabRoot, Plain]),
+    test!(a_state_directory_that_overlayfs_cannot_use_well_is_named, [Root, LabRoot, Plain]),
     test!(top_shows_processes_by_the_hosts_numbers, [Root, LabRoot, Plain]),
     test!(bash_completes_verbs_and_flags, [Root, Plain]),
     // files.rs
