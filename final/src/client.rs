@@ -37,15 +37,17 @@ pub fn ask(connection: &Connection, wanted: Wanted) -> Result<()> {
 }
 
 /// Passes everything on until the container ends; returns its exit status. Or until we are detached
-/// by keys, which is 0.
+/// by keys, which is 0, or by a signal that is not passed on.
 // ANCHOR: attach
 pub fn attach(connection: &Connection, wanted: Wanted, signals: &Signals) -> Result<u8> {
     let _raw = if wanted.input && wanted.terminal { RawMode::enter()? } else { None };
     let mut user = User { connection, wanted, typing: wanted.input, keys: 0, shown: None };
     loop {
         let ready = user.wait(signals)?;
-        if ready.signal {
-            user.pass_on_signals(signals)?;
+        if ready.signal
+            && let Some(signal) = user.pass_on_signals(signals)?
+        {
+            return Ok(128 + signal as u8);
         }
         if ready.input && !user.pass_on_input()? {
             return Ok(0);
@@ -111,16 +113,18 @@ impl User<'_> {
         Ok(Ready { signal: is_ready(0), rest: is_ready(1), input: is_ready(2) })
     }
 
-    /// A changed window is told to the container's terminal; all other signals are for the program.
-    fn pass_on_signals(&self, signals: &Signals) -> Result<()> {
+    /// A changed window is told to the container's terminal; all other signals are for the program,
+    /// or else for us: then what we are to end of is returned.
+    fn pass_on_signals(&self, signals: &Signals) -> Result<Option<Signal>> {
         while let Some(arrived) = signals.next()? {
-            if arrived.signal == Signal::SIGWINCH {
-                self.tell_window()?;
-            } else if self.wanted.signals {
-                self.say(&Message::Signal(arrived.signal))?;
+            match arrived.signal {
+                Signal::SIGWINCH => self.tell_window()?,
+                signal if self.wanted.signals => self.say(&Message::Signal(signal))?,
+                Signal::SIGCONT => {} // it has had its effect
+                signal => return Ok(Some(signal)),
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn tell_window(&self) -> Result<()> {

@@ -10,6 +10,7 @@ use crate::join::Join;
 use crate::monitor::{Hub, Streams};
 use crate::network::{Attachment, Claim};
 use crate::process::{close_to_others, open_to_others};
+use crate::remap;
 use crate::store::Container;
 
 /// Runs the container of this bundle to its end, and returns its exit status.
@@ -19,6 +20,10 @@ use crate::store::Container;
 // ANCHOR: run
 pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut Hub) -> Result<u8> {
     let join = Join::of_containers(&bundle.joins, &container.store())?;
+    let parts = match bundle.ids {
+        Some(ids) => Some(remap::open_rootfs(&bundle.rootfs, ids)?),
+        None => None,
+    };
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
     bundle.check_end(&cgroup)?;
     let network = match &bundle.network {
@@ -28,12 +33,15 @@ pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut H
 
     let (mut streams, stdio) = Streams::new(&bundle.process, hub.window)?;
 
+    if let Some(ids) = bundle.ids {
+        remap::provide(&bundle.process, ids, &stdio.files())?;
+    }
     if bundle.is_seen_by_others() {
         close_to_others()?; // before the child is there to be seen: it inherits this
     }
     join.before_clone()?;
     let mut child = Child::spawn(bundle.namespaces, cgroup.fd(), || {
-        init(bundle, &cgroup, &join, network.as_ref(), &stdio)
+        init(bundle, parts, &cgroup, &join, network.as_ref(), &stdio)
     })?;
     if bundle.is_seen_by_others() {
         open_to_others()?; // other monitors have to see where we are
@@ -41,7 +49,10 @@ pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut H
     drop(stdio); // or we would keep the pipes open ourselves, and never see their end
 
     // While the child waits for Go: what can only be done from outside.
-    child.map_ids()?;
+    match bundle.ids {
+        Some(ids) => ids.write(child.pid())?,
+        None => child.map_ids()?,
+    }
     bundle.process.adjust_oom_score(child.pid())?;
     if let Some(network) = &network {
         network.plug(child.pid(), &container.state)?;

@@ -6,13 +6,14 @@ use std::path::Path;
 use anyhow::Result;
 use step01_namespaces::Prepared;
 use step02_cgroups::Cgroup;
+use step03_rootfs::Parts;
 use step04_bridge_veth::loopback_up;
 
 use crate::bundle::Bundle;
 use crate::join::Join;
 use crate::monitor::Stdio;
 use crate::network::{Attachment, own_address};
-use crate::{etc, pid1, sysctl, terminal};
+use crate::{etc, pid1, remap, sysctl, terminal};
 
 /// Turns this process, alone in its new namespaces, into the container's first one.
 ///
@@ -21,6 +22,7 @@ use crate::{etc, pid1, sysctl, terminal};
 // ANCHOR: init
 pub fn init(
     bundle: &Bundle,
+    parts: Option<Parts>,
     cgroup: &Cgroup,
     join: &Join,
     network: Option<&Attachment>,
@@ -39,10 +41,16 @@ pub fn init(
         None if bundle.has_own_network() => loopback_up()?,
         None => {}
     }
-    sysctl::write(&bundle.sysctl)?;
+    // Settings of IPC belong to the root of its user namespace, but to the host's before Linux 6.9.
+    let set = sysctl::write(&bundle.sysctl);
+    bundle.ids.map_or(Ok(()), |_| remap::become_root())?;
+    set.or_else(|_| sysctl::write(&bundle.sysctl))?;
     let address = own_address(&bundle.net, network)?;
     let shared_memory = join.shared_memory()?;
-    let root = bundle.rootfs.enter()?;
+    let root = match parts {
+        Some(parts) => bundle.rootfs.enter_with(parts)?,
+        None => bundle.rootfs.enter()?,
+    };
     if let Some(shared_memory) = shared_memory {
         root.mount(shared_memory.as_fd(), Path::new("/dev/shm"))?;
     }

@@ -7,13 +7,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::stat::Mode;
-use nix::unistd::{chroot, fchdir};
 use step01_namespaces::{Namespace, Namespaces};
 use step03_rootfs::{Root, sys};
 
+use crate::remap::among_other_mounts;
 use crate::store::Store;
 
 /// Namespaces of others, each by a pidfd of a process that is in it: when that process has ended,
@@ -82,18 +80,10 @@ impl Join {
     pub fn shared_memory(&self) -> Result<Option<OwnedFd>> {
         let other = self.0.iter().find(|(_, namespaces)| namespaces.contains(Namespace::Ipc));
         let Some((pidfd, _)) = other else { return Ok(None) };
-        // A mount is copied from within its mount namespace only (open_tree(2)): there and back, with
-        // our root and working directory, which setns(2) makes those of the other.
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let home = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        let root = open("/", flags, Mode::empty())?;
-        setns(pidfd, CloneFlags::CLONE_NEWNS).context("cannot join the container's mounts")?;
-        let copy = copy_shared_memory();
-        setns(&home, CloneFlags::CLONE_NEWNS)
-            .and_then(|()| fchdir(&root))
-            .and_then(|()| chroot("."))
-            .context("cannot come back from the container's mounts")?;
-        copy.map(Some).context("cannot share the container's /dev/shm")
+        // A mount is copied from within its mount namespace only (open_tree(2)).
+        among_other_mounts(|| setns(pidfd, CloneFlags::CLONE_NEWNS), copy_shared_memory)
+            .map(Some)
+            .context("cannot share the container's /dev/shm")
     }
 }
 

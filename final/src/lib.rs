@@ -16,6 +16,7 @@
 //! | [`process`] | how a process becomes one of the container's: for `init` and for `exec` |
 //! | [`join`] | namespaces of others: for `exec`, and to share some |
 //! | [`security`] | capabilities, seccomp, rlimits, keyring |
+//! | [`remap`] | `--userns remap`: whose root it is on the host |
 //! | [`user`] | who it is: users and groups of the container |
 //! | [`sysctl`] | settings that a namespace has for itself |
 //! | [`terminal`] | the container's terminal and the user's |
@@ -40,6 +41,7 @@ pub mod mounts;
 pub mod network;
 pub mod pid1;
 pub mod process;
+pub mod remap;
 pub mod security;
 pub mod spec;
 pub mod status;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{stderr, stdin, stdout};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -173,10 +173,8 @@ impl User {
     /// Lets it open again what it has open: a terminal, or a pipe (as /dev/stdout), is its maker's. A
     /// file that the caller has given us stays the caller's.
     pub fn own_stdio(&self, terminal: bool) -> Result<()> {
-        const PIPES: FsType = FsType(0x5049_5045); // linux/magic.h
         for fd in [stdin().as_fd(), stdout().as_fd(), stderr().as_fd()] {
-            let pipe = fstatfs(fd).is_ok_and(|found| found.filesystem_type() == PIPES);
-            if terminal || pipe {
+            if terminal || is_pipe(fd) {
                 match fchown(fd, Some(self.uid), None) {
                     // Its maker is nobody whom we know in here.
                     Ok(()) | Err(Errno::EPERM | Errno::EINVAL) => {}
@@ -188,9 +186,15 @@ impl User {
     }
 }
 
+/// Whether it is a pipe without a name.
+pub fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    const PIPES: FsType = FsType(0x5049_5045); // linux/magic.h
+    fstatfs(fd).is_ok_and(|found| found.filesystem_type() == PIPES)
+}
+
 /// Why an id cannot be had.
 const ONE_ID: &str = ": they are not all in the user namespace, which for a plain user without a range in /etc/subuid \
-     and /etc/subgid has one id only";
+     and /etc/subgid has one id only, and with --userns remap ids up to 65535";
 
 #[cfg(test)]
 mod tests {

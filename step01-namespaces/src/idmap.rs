@@ -49,6 +49,35 @@ pub fn map_one_id(pid: Pid, uid: u32, gid: u32) -> Result<()> {
 }
 // ANCHOR_END: maps
 
+/// So many ids of the host, from `first` on: they are 0, 1, 2 and so on in a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    /// Whom 0 is outside.
+    pub first: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+/// Both maps of a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdMaps {
+    /// Users.
+    pub uids: IdRange,
+    /// Groups.
+    pub gids: IdRange,
+}
+
+impl IdMaps {
+    /// Writes them for the new user namespace of `pid`. To map ids that are not its own takes root
+    /// (CAP_SETUID and CAP_SETGID); then setgroups(2) need not be denied.
+    pub fn write(&self, pid: Pid) -> Result<()> {
+        for (file, IdRange { first, count }) in [("uid_map", self.uids), ("gid_map", self.gids)] {
+            write(&format!("/proc/{pid}/{file}"), &format!("0 {first} {count}"))?;
+        }
+        Ok(())
+    }
+}
+
 fn write(path: &str, text: &str) -> Result<()> {
     fs::write(path, text)
         .map_err(|error| anyhow!("cannot write {text:?} to {path}: {error}{}", see("userns")))

@@ -29,7 +29,7 @@ mod signals;
 pub use args::{Args, Program, parse_hostname};
 pub use child::{Child, Prepared, exit_status, pidfd_open, pidfd_send_signal};
 pub use failure::{Failure, exit, parse, printable, say, see, tell, warn};
-pub use idmap::{in_user_namespace, map_one_id, write_id_maps};
+pub use idmap::{IdMaps, IdRange, in_user_namespace, map_one_id, write_id_maps};
 pub use message::{Channel, Message};
 pub use namespace::{Namespace, Namespaces};
 pub use signals::Signals;

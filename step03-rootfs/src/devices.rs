@@ -9,7 +9,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::symlinkat;
 use step01_namespaces::in_user_namespace;
 
-use crate::{Root, sys};
+use crate::{Owners, Root, sys};
 
 /// Name, major and minor number: linux/Documentation/admin-guide/devices.txt.
 const NODES: [(&str, u64, u64); 6] = [
@@ -61,16 +61,17 @@ const LINKS: [(&str, &str); 6] = [
 ///
 /// mknod(2) is not for user namespaces; there the host's own nodes are bound. As root we make
 /// new ones, in `area`: root in the container could chmod(2) the host's.
-pub(crate) fn open_nodes(area: &Path) -> Result<Vec<OwnedFd>> {
+pub(crate) fn open_nodes(area: &Path, owners: Option<&Owners>) -> Result<Vec<OwnedFd>> {
     let bind_hosts = in_user_namespace()?;
     let usual = umask(Mode::empty()); // they are to be writable by everybody
-    let open = |(name, major, minor)| {
+    let open = |(name, major, minor)| -> Result<OwnedFd> {
         if bind_hosts {
-            return sys::open_tree(&Path::new("/dev").join(name), false);
+            return Ok(sys::open_tree(&Path::new("/dev").join(name), false)?);
         }
         let node = area.join(name);
         mknod(&node, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))?;
-        sys::open_tree(&node, false)
+        owners.map_or(Ok(()), |owners| owners.give(&node, (0, 0)))?;
+        Ok(sys::open_tree(&node, false)?)
     };
     let nodes =
         NODES.map(|node| open(node).with_context(|| format!("cannot make /dev/{}", node.0)));
@@ -80,14 +81,21 @@ pub(crate) fn open_nodes(area: &Path) -> Result<Vec<OwnedFd>> {
 
 /// From the host's view: a node of our own for each device, as a mount of its own. Not for user
 /// namespaces: a device of theirs is a bind mount that is not `nodev`.
-pub(crate) fn open_devices(devices: &[Device], area: &Path) -> Result<Vec<OwnedFd>> {
+pub(crate) fn open_devices(
+    devices: &[Device],
+    area: &Path,
+    owners: Option<&Owners>,
+) -> Result<Vec<OwnedFd>> {
     let usual = umask(Mode::empty());
     let open = |(index, device): (usize, &Device)| -> Result<OwnedFd> {
         let node = area.join(format!("device{index}"));
         let kind = if device.block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
         let mode = Mode::from_bits_truncate(device.mode);
         mknod(&node, kind, mode, makedev(device.major, device.minor))?;
-        lchown(&node, Some(device.uid), Some(device.gid))?;
+        match owners {
+            Some(owners) => owners.give(&node, (device.uid, device.gid))?,
+            None => lchown(&node, Some(device.uid), Some(device.gid))?,
+        }
         Ok(sys::open_tree(&node, false)?)
     };
     let opened = devices.iter().enumerate().map(|(index, device)| {

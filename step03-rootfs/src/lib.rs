@@ -12,6 +12,7 @@
 //! | [`image`](Image) | `host`, or any directory |
 //! | [`mount`](Mount) | a mount as OCI's config.json has it, and the default ones |
 //! | [`rootfs`](Rootfs) | the order of work: open, pivot, attach, hide |
+//! | [`owners`](Owners) | ID-mapped mounts, for who is not the host's root |
 //! | `staging` | overlays, and the tmpfs that takes what the container writes |
 //! | [`root`](Root) | paths inside the image, resolved inside the image |
 //! | `devices` | /dev: six nodes, and no way to add one |
@@ -21,6 +22,7 @@ mod args;
 mod devices;
 mod image;
 mod mount;
+mod owners;
 mod root;
 mod rootfs;
 mod staging;
@@ -30,6 +32,7 @@ pub use args::{Args, Volume, parse_inside};
 pub use devices::Device;
 pub use image::{Image, Layer, write_skeleton};
 pub use mount::{Mount, default_mounts};
+pub use owners::Owners;
 pub use root::Root;
-pub use rootfs::{MASKED_PATHS, READONLY_PATHS, Rootfs, mask, pivot};
+pub use rootfs::{MASKED_PATHS, Parts, READONLY_PATHS, Rootfs, mask, pivot};
 pub use staging::overlay;

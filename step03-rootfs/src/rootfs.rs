@@ -11,7 +11,7 @@ use nix::unistd::{chdir, fchdir, pivot_root};
 use crate::devices::{NULL, attach_devices, attach_nodes, open_devices, open_nodes};
 use crate::root::is_directory;
 use crate::staging::Staging;
-use crate::{Device, Image, Layer, Mount, Root, sys};
+use crate::{Device, Image, Layer, Mount, Owners, Root, sys};
 
 /// Hidden from the container, as docker does: they tell or change things of the whole machine.
 pub const MASKED_PATHS: [&str; 12] = [
@@ -57,45 +57,83 @@ pub struct Rootfs {
     pub workdir: PathBuf,
 }
 
+/// What a root file system is made of: mounts that are attached to nothing yet.
+#[derive(Debug)]
+pub struct Parts {
+    root: OwnedFd,
+    layers: Vec<OwnedFd>,
+    /// None: it is to be made by who enters.
+    mounts: Vec<Option<OwnedFd>>,
+    nodes: Vec<OwnedFd>,
+    devices: Vec<OwnedFd>,
+}
+
 impl Rootfs {
     /// The child's side: makes this the root of our mount namespace, which must be a new one
     /// with private propagation: pivot_root(2) refuses another, and the host would see it all.
     // ANCHOR: enter
     pub fn enter(&self) -> Result<Root> {
-        // From the host's view: open what comes from there, and make what is new. All of it is
-        // still attached to nothing. The kernel lets a user namespace mount proc and sysfs only
-        // while it sees the host's, so this is the moment for them too.
+        let (parts, staging) = self.open(None)?;
+        self.assemble(&parts, &staging)
+    }
+
+    /// From the host's view: opens what comes from there, and makes what is new. All of it is
+    /// still attached to nothing. The kernel lets a user namespace mount proc and sysfs only
+    /// while it sees the host's, so this is the moment for them too.
+    fn open<'o>(&self, owners: Option<&'o Owners>) -> Result<(Parts, Staging<'o>)> {
         let image = self.image.open()?;
         let lowers =
             self.layers.iter().map(|l| Root::open(&l.lower)).collect::<Result<Vec<_>>>()?;
-        let mounts = self.mounts.iter().map(Mount::open).collect::<Result<Vec<_>>>()?;
-        let staging = Staging::mount(self.keep.as_deref())?; // covers /tmp, so it comes after all that may be there
+        let here = |mount: &&Mount| owners.is_none() || mount.kind == "bind";
+        let open = |mount| Some(mount).filter(here).map(Mount::open).transpose();
+        let mounts = self.mounts.iter().map(open).collect::<Result<_>>()?;
+        let staging = Staging::mount(self.keep.as_deref(), owners)?; // covers /tmp, so it comes after all that may be there
         let area = staging.directory("dev")?;
-        let nodes = open_nodes(&area)?;
-        let devices = open_devices(&self.devices, &area)?;
+        let nodes = open_nodes(&area, owners)?;
+        let devices = open_devices(&self.devices, &area, owners)?;
         let overlay = |lower| staging.overlay(slice::from_ref(lower));
-        let overlays = lowers.iter().map(overlay).collect::<Result<Vec<_>>>()?;
+        let layers = lowers.iter().map(overlay).collect::<Result<_>>()?;
         let image = if image.is_empty() { vec![staging.skeleton()?] } else { image };
-        pivot(&staging.overlay(&image)?, &staging.directory("root")?)?;
+        let root = staging.overlay(&image)?;
+        Ok((Parts { root, layers, mounts, nodes, devices }, staging))
+    }
 
-        // From the container's view: put each mount into its place.
+    /// From the container's view: puts each mount into its place.
+    fn assemble(&self, parts: &Parts, staging: &Staging<'_>) -> Result<Root> {
+        pivot(&parts.root, &staging.directory("root")?)?;
         let root = Root::open(Path::new("/"))?;
-        for (layer, overlay) in self.layers.iter().zip(overlays) {
-            attach(&overlay, &root.directory(&layer.destination)?, &layer.destination)?;
+        for (layer, overlay) in self.layers.iter().zip(&parts.layers) {
+            attach(overlay, &root.directory(&layer.destination)?, &layer.destination)?;
         }
-        for (mount, opened) in self.mounts.iter().zip(&mounts) {
+        for (mount, opened) in self.mounts.iter().zip(parts.mounts.iter().flatten()) {
             mount.attach(opened, &root)?;
         }
-        attach_nodes(&nodes, &root)?;
-        attach_devices(&self.devices, &devices, &root)?;
+        attach_nodes(&parts.nodes, &root)?;
+        attach_devices(&self.devices, &parts.devices, &root)?;
 
         // Last what hides, so that nothing is mounted over it again.
-        self.hide(&root, nodes[NULL].as_fd())?;
+        self.hide(&root, parts.nodes[NULL].as_fd())?;
         let workdir = root.directory(&self.workdir)?;
         fchdir(&workdir).with_context(|| format!("cannot change to {}", self.workdir.display()))?;
         Ok(root)
     }
     // ANCHOR_END: enter
+
+    /// The parent's side, for a child in a user namespace whose root is not the host's: opens what only the
+    /// host's root may. It covers /tmp, so it is for a mount namespace that nobody else sees.
+    pub fn open_for(&self, owners: &Owners) -> Result<Parts> {
+        Ok(self.open(Some(owners))?.0)
+    }
+
+    /// The same as [`Rootfs::enter`] for that child: makes the rest, which shows its namespaces.
+    pub fn enter_with(&self, mut parts: Parts) -> Result<Root> {
+        for (mount, opened) in self.mounts.iter().zip(&mut parts.mounts) {
+            if opened.is_none() {
+                *opened = Some(mount.open()?);
+            }
+        }
+        self.assemble(&parts, &Staging::mount(None, None)?)
+    }
 
     /// The child's side, when all has been written that was to be: makes the root read-only, and the
     /// other layers, if it is to be. What else is mounted stays as it is.

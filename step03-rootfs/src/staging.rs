@@ -11,21 +11,23 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use step01_namespaces::in_user_namespace;
 
-use crate::{Mount, Root, sys, write_skeleton};
+use crate::{Mount, Owners, Root, sys, write_skeleton};
 
 /// A tmpfs that only this mount namespace sees, and that is gone with it.
-pub(crate) struct Staging {
+pub(crate) struct Staging<'o> {
     path: &'static Path,
     /// Where the writable layers are: in it, or in a directory that stays.
     layers: PathBuf,
     _kept: Option<Root>,
     overlays: Cell<u32>,
+    /// Whom files are to belong to, if not to who they do.
+    owners: Option<&'o Owners>,
 }
 
-impl Staging {
+impl<'o> Staging<'o> {
     /// It has to be mounted somewhere, as overlayfs takes its directories from our mount namespace
     /// only. /tmp is there on every system, and the host does not see what covers ours.
-    pub fn mount(keep: Option<&Path>) -> Result<Self> {
+    pub fn mount(keep: Option<&Path>, owners: Option<&'o Owners>) -> Result<Self> {
         let path = Path::new("/tmp");
         // By its fd: it may be below /tmp, which is about to be covered.
         let kept = keep.map(Root::open).transpose()?;
@@ -34,7 +36,7 @@ impl Staging {
         let tmpfs = Mount::new("tmpfs", "/tmp", "mode=755").open()?;
         sys::move_mount(tmpfs.as_fd(), place.as_fd())
             .context("cannot mount a tmpfs for what the container writes")?;
-        Ok(Self { path, layers, _kept: kept, overlays: Cell::new(0) })
+        Ok(Self { path, layers, _kept: kept, overlays: Cell::new(0), owners })
     }
 
     /// A new directory in it.
@@ -57,6 +59,8 @@ impl Staging {
         let number = self.overlays.replace(self.overlays.get() + 1);
         let upper = self.layers.join(format!("upper{number}"));
         let work = self.layers.join(format!("work{number}"));
+        let mapped = self.owners.map(|owners| self.mapped(owners, lowers, number)).transpose()?;
+        let lowers = mapped.as_deref().unwrap_or(lowers);
         let top = lowers.first().context("an image without a layer")?;
         // What stays may be there from the last time.
         if make(&upper)? {
@@ -64,6 +68,7 @@ impl Staging {
             let mode = fs::metadata(top.proc_path()).map(|metadata| metadata.permissions());
             mode.and_then(|mode| fs::set_permissions(&upper, mode))
                 .context("cannot give the writable layer the mode of the image")?;
+            self.owners.map_or(Ok(()), |owners| owners.give(&upper, (0, 0)))?;
         }
         make(&work)?;
 
@@ -81,6 +86,13 @@ impl Staging {
             bail!("overlayfs cannot write to {}", self.layers.display());
         }
         Ok(overlay)
+    }
+
+    /// The lower directories of an overlay, with other owners.
+    fn mapped(&self, owners: &Owners, lowers: &[Root], overlay: u32) -> Result<Vec<Root>> {
+        let place = |layer| self.directory(&format!("lower{overlay}-{layer}"));
+        let lowers = lowers.iter().enumerate();
+        lowers.map(|(layer, lower)| owners.mapped(lower, &place(layer)?)).collect()
     }
 }
 

@@ -24,6 +24,8 @@ pub const NOEXEC: u64 = 0x8;
 /// Access times are kept to the letter, instead of roughly (relatime).
 pub const STRICTATIME: u64 = 0x20;
 
+const IDMAP: u64 = 0x10_0000; // MOUNT_ATTR_IDMAP
+
 const FSOPEN_CLOEXEC: u32 = 1;
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
@@ -114,19 +116,31 @@ pub fn open_tree_at(place: BorrowedFd<'_>) -> Result<OwnedFd> {
     fd_from(unsafe { libc::syscall(libc::SYS_open_tree, fd, EMPTY.as_ptr(), flags) })
 }
 
+/// struct mount_attr of mount_setattr(2).
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
 /// mount_setattr(2): switches `attributes` on, for the mount, and if `recursive` for all below it.
 pub fn mount_setattr(mount: BorrowedFd<'_>, attributes: u64, recursive: bool) -> Result<()> {
-    #[repr(C)]
-    struct MountAttr {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        userns_fd: u64,
-    }
     let attr = MountAttr { set: attributes, clear: 0, propagation: 0, userns_fd: 0 };
-    let below = if recursive { libc::AT_RECURSIVE } else { 0 };
-    let (fd, flags) = (mount.as_raw_fd(), libc::AT_EMPTY_PATH | below);
-    let (attr, size) = (&raw const attr, size_of::<MountAttr>());
+    set(mount, &attr, if recursive { libc::AT_RECURSIVE } else { 0 })
+}
+
+/// mount_setattr(2): owners of files are seen through the maps of a user namespace from now on, "ID-mapped
+/// mounts". The mount must not have been attached to anything yet.
+pub fn idmap(mount: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> Result<()> {
+    let userns_fd = u64::try_from(user_namespace.as_raw_fd()).map_err(Error::other)?;
+    set(mount, &MountAttr { set: IDMAP, clear: 0, propagation: 0, userns_fd }, 0)
+}
+
+fn set(mount: BorrowedFd<'_>, attr: &MountAttr, flags: libc::c_int) -> Result<()> {
+    let (fd, flags) = (mount.as_raw_fd(), libc::AT_EMPTY_PATH | flags);
+    let (attr, size) = (&raw const *attr, size_of::<MountAttr>());
     // SAFETY: attr is struct mount_attr of mount_setattr(2), outlives the call, and has this size.
     let result =
         unsafe { libc::syscall(libc::SYS_mount_setattr, fd, EMPTY.as_ptr(), flags, attr, size) };

@@ -36,6 +36,7 @@ pub mod doctor;
 pub mod drill;
 pub mod exercises;
 pub mod faults;
+pub mod ids;
 pub mod internet;
 pub mod lab;
 pub mod matrix;

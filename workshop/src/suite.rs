@@ -17,7 +17,7 @@ use nix::unistd::geteuid;
 use crate::internet::{connect_from, timed_out};
 use crate::lab::{self, Who};
 use crate::text::{is_on, search_path};
-use crate::{by_hand, probe};
+use crate::{by_hand, ids, probe};
 
 /// A test: its name, who it is for, and what it does.
 pub struct Test {
@@ -35,7 +35,7 @@ pub struct Test {
     pub run: fn(Who),
 }
 
-/// What a test needs of the machine's cgroups, which a lab cannot fake.
+/// What a test needs of the machine, which a lab cannot fake: of its cgroups, or its file systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
     /// Nothing.
@@ -48,6 +48,8 @@ pub enum Needs {
     Version1,
     /// Limits, and that they are version 2's.
     Version2,
+    /// ID-mapped mounts of /usr and of a tmpfs, where the images of labs are.
+    IdMaps,
 }
 
 impl Needs {
@@ -61,6 +63,7 @@ impl Needs {
             Self::NoLimits => !limits,
             Self::Version1 => limits && !v2,
             Self::Version2 => limits && v2,
+            Self::IdMaps => ids::can_be_mapped(),
         }
     }
 }

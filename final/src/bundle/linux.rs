@@ -1,8 +1,10 @@
 //! Its namespaces and limits.
 
 use anyhow::{Context as _, Result, bail};
-use oci_spec::runtime::{Linux, LinuxCpu, LinuxMemory, LinuxNamespaceType, LinuxPids, Spec};
-use step01_namespaces::{Namespace, Namespaces};
+use oci_spec::runtime::{
+    Linux, LinuxCpu, LinuxIdMapping, LinuxMemory, LinuxNamespaceType, LinuxPids, Spec,
+};
+use step01_namespaces::{IdMaps, IdRange, Namespace, Namespaces};
 use step02_cgroups::{Cpus, Limits, Memory, Swap};
 
 use super::{Annotation, annotation};
@@ -17,6 +19,19 @@ pub(super) fn namespaces(linux: &Linux) -> Result<Namespaces> {
         Ok(namespace_of(namespace.typ()))
     });
     namespaces.collect()
+}
+
+/// The maps of its user namespace, if they are not to be those of a plain user.
+pub(super) fn ids(linux: &Linux) -> Result<Option<IdMaps>> {
+    let (uids, gids) = (linux.uid_mappings(), linux.gid_mappings());
+    if uids.is_none() && gids.is_none() {
+        return Ok(None);
+    }
+    let range = |map: &Option<Vec<LinuxIdMapping>>| match map.as_deref().unwrap_or_default() {
+        [one] if one.container_id() == 0 => Ok(IdRange { first: one.host_id(), count: one.size() }),
+        _ => bail!("uidMappings and gidMappings have to be one range each, from 0 on"),
+    };
+    Ok(Some(IdMaps { uids: range(uids)?, gids: range(gids)? }))
 }
 
 /// Those of other containers.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use oci_spec::runtime::Spec;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use step01_namespaces::{Namespace, Namespaces, see};
+use step01_namespaces::{IdMaps, Namespace, Namespaces, see};
 use step02_cgroups::{Cgroup, Limits};
 use step03_rootfs::{Mount, Rootfs};
 
@@ -77,6 +77,8 @@ impl Annotation {
 pub struct Bundle {
     /// The namespaces that are new.
     pub namespaces: Namespaces,
+    /// Who on the host stands for whom in it: with --userns remap.
+    pub ids: Option<IdMaps>,
     /// Those that are another container's, with its id.
     pub joins: Vec<(Namespace, String)>,
     /// The name in the UTS namespace.
@@ -129,6 +131,7 @@ impl Bundle {
         let net = Net::parse(net)?;
         Ok(Self {
             namespaces: linux::namespaces(linux)?,
+            ids: linux::ids(linux)?,
             joins: linux::joins(spec)?,
             hostname: spec.hostname().clone().unwrap_or_default(),
             limits: linux::limits(spec)?,

@@ -5,7 +5,7 @@ mod options;
 use clap::{Args, Parser, Subcommand};
 
 pub use options::{
-    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, Pull, RunArgs, Seccomp, Share, grace,
+    EnvFile, HostDevice, LimitArgs, Net, NetworkArgs, Pull, RunArgs, Seccomp, Share, Userns, grace,
     parse_env, read_env,
 };
 

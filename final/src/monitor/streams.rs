@@ -1,7 +1,7 @@
 //! What a container's program reads and writes: three pipes, or a terminal.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -98,6 +98,13 @@ impl Streams {
 }
 
 impl Stdio {
+    /// All that there are, but for a terminal.
+    #[must_use]
+    pub fn files(&self) -> Vec<BorrowedFd<'_>> {
+        let outputs = self.outputs.iter().flat_map(|(output, errors)| [output, errors]);
+        outputs.chain(&self.input).map(OwnedFd::as_fd).collect()
+    }
+
     /// The child's side: makes them the standard input, output and error. Returns the master of the
     /// terminal, if that is what it gets.
     pub fn take(&self) -> Result<Option<OwnedFd>> {

@@ -34,7 +34,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use step01_namespaces::Namespaces;
+use step01_namespaces::{Namespace, Namespaces};
 use step04_bridge_veth::{Args, Network, Pool, Rtnetlink, explain, netlink};
 use step05_nat::Nat;
 use step05_nat::nftables::ip_daddr;
@@ -132,6 +132,9 @@ pub struct Attachment {
 impl Attachment {
     /// The parent's side: takes an address, and lets the container out and the world in.
     pub fn make(plan: &Plan, namespaces: Namespaces, claim: Claim) -> Result<Self> {
+        // A user namespace that is the container's own is no matter here: we plug it in from outside.
+        let others = |&kind: &Namespace| namespaces.contains(kind) && kind != Namespace::User;
+        let namespaces = Namespace::ALL.into_iter().filter(others).collect();
         let network = Network::join(&plan.bridge, namespaces)?;
         let member = Member::join(&network, plan.names().as_ref())?;
         let mut rules = rules::apart(network.bridge());

@@ -5,18 +5,23 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use caps::CapsHashSet;
 use serde_json::{Value, json};
-use step01_namespaces::Namespaces;
+use step01_namespaces::{IdMaps, Namespaces};
 use step02_cgroups::Swap;
 use step03_rootfs::{MASKED_PATHS, READONLY_PATHS};
 
-use super::{mounts, namespaces};
+use super::{Request, mounts, namespaces};
 use crate::cli::{LimitArgs, RunArgs, Seccomp};
 use crate::security::{profile, read_profile};
 
 /// Namespaces, limits, and what is hidden and forbidden.
-pub(super) fn linux(args: &RunArgs, new: Namespaces, capabilities: &CapsHashSet) -> Result<Value> {
+pub(super) fn linux(
+    args: &RunArgs,
+    request: &Request,
+    new: Namespaces,
+    capabilities: &CapsHashSet,
+) -> Result<Value> {
     let hides = args.security.hides_paths();
-    Ok(json!({
+    let mut linux = json!({
         "namespaces": namespaces::list(new),
         "devices": mounts::devices(args)?,
         "sysctl": args.namespaces.sysctl.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -28,7 +33,13 @@ pub(super) fn linux(args: &RunArgs, new: Namespaces, capabilities: &CapsHashSet)
             Seccomp::Usual if !args.security.privileged => Some(profile(capabilities)),
             Seccomp::Usual | Seccomp::Unconfined => None,
         },
-    }))
+    });
+    if let Some(IdMaps { uids, gids }) = request.ids {
+        for (name, range) in [("uidMappings", uids), ("gidMappings", gids)] {
+            linux[name] = json!([{ "containerID": 0, "hostID": range.first, "size": range.count }]);
+        }
+    }
+    Ok(linux)
 }
 
 fn resources(args: &LimitArgs) -> Result<Value> {

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::geteuid;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
-use step01_namespaces::Namespace;
+use step01_namespaces::{IdMaps, Namespace};
 use step03_rootfs::Image;
 
 use crate::bundle::Annotation;
@@ -46,6 +46,8 @@ pub struct Request {
     pub network: Option<Config>,
     /// Who answers for names there, if that is not whom the host asks.
     pub nameserver: Option<Ipv4Addr>,
+    /// Who on the host stands for whom in it: with --userns remap.
+    pub ids: Option<IdMaps>,
     /// The namespaces of other containers, with their ids.
     pub joins: Vec<(Namespace, String)>,
 }
@@ -104,6 +106,7 @@ impl Request {
         if args.limits.cgroup_rw {
             step02_cgroups::check_delegation().context("--cgroup-rw cannot be had")?;
         }
+        let ids = namespaces::ids(args, &net)?;
         let joins = namespaces::joins(args, &net)?;
         let request = Self {
             base,
@@ -114,6 +117,7 @@ impl Request {
             net,
             network,
             nameserver,
+            ids,
             joins,
         };
         let stdin_is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
@@ -137,7 +141,7 @@ pub fn build(args: &RunArgs, request: &Request, id: &str, rootfs: &Path) -> Resu
         "process": process::process(args, request, &hostname, &capabilities)?,
         "mounts": mounts::mounts(args, request, new)?,
         "annotations": annotations(args, request),
-        "linux": linux::linux(args, new, &capabilities)?,
+        "linux": linux::linux(args, request, new, &capabilities)?,
     });
     serde_json::from_value(spec).context("cannot write the container's config.json")
 }

@@ -35,7 +35,13 @@ pub(super) fn mounts(args: &RunArgs, request: &Request, new: Namespaces) -> Resu
     let joins_ipc = request.joins.iter().any(|(kind, _)| *kind == Namespace::Ipc);
     let defaults = default_mounts(apart)?.into_iter();
     let defaults = defaults.filter(|m| !(joins_ipc && m.destination == Path::new("/dev/shm")));
-    let defaults = defaults.map(|mount| sized(mount, options.shm_size));
+    let defaults = defaults.map(|mount| sized(mount, options.shm_size)).map(|mut mount| {
+        // All groups are there, also that of terminals.
+        if mount.kind == "devpts" && request.ids.is_some() {
+            mount.options.push("gid=5".to_owned());
+        }
+        mount
+    });
     root.into_iter()
         .chain(overlays)
         .chain(defaults)

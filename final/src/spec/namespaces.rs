@@ -1,13 +1,14 @@
 //! Which namespaces are new, which are another container's, and what the container is called.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::unistd::{geteuid, gethostname};
 use serde_json::{Value, json};
-use step01_namespaces::{Namespace, Namespaces};
+use step01_namespaces::{IdMaps, Namespace, Namespaces};
 
 use super::Request;
 use crate::bundle::Bundle;
-use crate::cli::{Net, RunArgs, Share};
+use crate::cli::{Net, RunArgs, Share, Userns};
+use crate::remap;
 use crate::store::Store;
 
 /// Those of other containers, with their ids. They have to be running.
@@ -36,6 +37,35 @@ pub(super) fn joins(args: &RunArgs, net: &Net) -> Result<Vec<(Namespace, String)
     Ok(joins)
 }
 
+/// The ids that it has on the host, with --userns remap. As with docker some things cannot be had then: over
+/// a namespace only who is root in the user namespace that owns it has power.
+pub(super) fn ids(args: &RunArgs, net: &Net) -> Result<Option<IdMaps>> {
+    if args.namespaces.userns != Some(Userns::Remap) {
+        return Ok(None);
+    }
+    let ids = remap::find().context("--userns remap cannot be had")?;
+    let shares = |kind| args.namespaces.share(kind);
+    let is_others = |kind| matches!(shares(kind), Share::Container(_));
+    let all = [Namespace::Pid, Namespace::Ipc, Namespace::Uts];
+    for (option, given, what) in [
+        ("--privileged", args.security.privileged, "the host"),
+        ("--net host", *net == Net::Host, "the host's network"),
+        ("--pid host", *shares(Namespace::Pid) == Share::Host, "the host's processes"),
+        ("--cgroup-rw", args.limits.cgroup_rw, "a cgroup"),
+        (
+            "container:NAME",
+            matches!(net, Net::Container(_)) || all.into_iter().any(is_others),
+            "another container's namespaces",
+        ),
+    ] {
+        ensure!(
+            !given,
+            "conflicting options: --userns remap and {option}: its root has no power over {what}"
+        );
+    }
+    Ok(Some(ids))
+}
+
 /// The namespaces that are new, as docker's: all but time, and user for a plain user only.
 pub(super) fn new(args: &RunArgs, request: &Request) -> Namespaces {
     let joined = |kind| request.joins.iter().any(|(other, _)| *other == kind);
@@ -45,7 +75,9 @@ pub(super) fn new(args: &RunArgs, request: &Request) -> Namespaces {
         .filter(|namespace| match namespace {
             Namespace::Time => false,
             // On a bridge it is in the user's: see network::rootless.
-            Namespace::User => !geteuid().is_root() && request.network.is_none(),
+            Namespace::User => {
+                request.ids.is_some() || (!geteuid().is_root() && request.network.is_none())
+            }
             Namespace::Net => request.net != Net::Host,
             other => other.is_in_kernel(),
         })

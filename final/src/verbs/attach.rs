@@ -17,7 +17,7 @@ pub struct AttachArgs {
     #[arg(long)]
     pub no_stdin: bool,
 
-    /// Whether signals that we get are the program's
+    /// Whether signals that we get are the program's; else they end us, and the program goes on
     #[arg(long, value_name = "BOOL", default_value = "true", num_args = 0..=1)]
     #[arg(default_missing_value = "true", action = clap::ArgAction::Set)]
     pub sig_proxy: bool,

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::geteuid;
-use step01_namespaces::{Namespace, in_user_namespace, printable};
+use step01_namespaces::{IdMaps, Namespace, in_user_namespace, printable};
 use step03_rootfs::{Image, Root};
 
 use crate::bundle::Bundle;
@@ -71,7 +71,9 @@ fn changes(bundle: &Bundle, kept: &Path, is_host: bool) -> Result<String> {
     if is_host {
         hidden.extend(Image::Host.mounts()?.into_iter().map(|mount| mount.destination));
     }
-    let in_user = bundle.namespaces.contains(Namespace::User) || in_user_namespace()?;
+    // With --userns remap it is the host's root who mounts them.
+    let own_users = bundle.namespaces.contains(Namespace::User) && bundle.ids.is_none();
+    let in_user = own_users || in_user_namespace()?;
     let layers = bundle.rootfs.layers.iter();
     let layers = layers.map(|layer| (layer.destination.clone(), vec![layer.lower.clone()]));
     let mut changes = Vec::new();
@@ -80,6 +82,7 @@ fn changes(bundle: &Bundle, kept: &Path, is_host: bool) -> Result<String> {
             upper: Root::open(&kept.join(format!("upper{number}")))?,
             lowers: lowers.iter().map(|lower| Root::open(lower)).collect::<Result<_>>()?,
             attributes: if in_user { "user" } else { "trusted" },
+            ids: bundle.ids,
             hidden: &hidden,
             top: &top,
             changes: &mut changes,
@@ -104,6 +107,8 @@ struct Overlay<'d> {
     lowers: Vec<Root>,
     /// Where overlayfs keeps its notes: in attributes of `trusted` or of `user`.
     attributes: &'static str,
+    /// Who the upper layer's owners are in the lower ones, if not the same.
+    ids: Option<IdMaps>,
     hidden: &'d [PathBuf],
     /// Where it is mounted in the container.
     top: &'d Path,
@@ -157,7 +162,7 @@ impl Overlay<'_> {
             (Some(now), None) if !is_whiteout(now) => 'A',
             (Some(now), Some((before, _))) if !is_whiteout(now) => {
                 let inside = is_directory(now) && self.directory(path, &directories(below))?;
-                if !(inside || differ(before, now)) {
+                if !(inside || differ(before, now, self.ids)) {
                     return Ok(false);
                 }
                 self.changes.push((shown, 'C'));
@@ -247,8 +252,11 @@ fn is_directory(found: &FileStat) -> bool {
 
 /// As docker sees it: that something was made in a directory, and so its time and its size, says its own
 /// line already.
-fn differ(before: &FileStat, now: &FileStat) -> bool {
-    let who = |file: &FileStat| (file.st_mode, file.st_uid, file.st_gid, file.st_rdev);
+fn differ(before: &FileStat, now: &FileStat, ids: Option<IdMaps>) -> bool {
+    let (uid, gid) = ids.map_or((0, 0), |ids| (ids.uids.first, ids.gids.first));
+    let was = (before.st_uid.wrapping_add(uid), before.st_gid.wrapping_add(gid));
+    let who = |file: &FileStat| (file.st_mode, file.st_rdev);
     let what = |file: &FileStat| (file.st_size, file.st_mtime, file.st_mtime_nsec);
-    who(before) != who(now) || (!is_directory(now) && what(before) != what(now))
+    (was, who(before)) != ((now.st_uid, now.st_gid), who(now))
+        || (!is_directory(now) && what(before) != what(now))
 }

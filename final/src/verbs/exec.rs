@@ -1,7 +1,8 @@
 //! `final exec`
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, stdin};
+use std::io::{IsTerminal as _, stderr, stdin, stdout};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,6 +16,7 @@ use crate::bundle::Bundle;
 use crate::cli::{EnvFile, StdioArgs, parse_env, read_env};
 use crate::join::Join;
 use crate::process::close_to_others;
+use crate::remap;
 use crate::security::protect_own_program;
 use crate::store::Store;
 use crate::terminal;
@@ -93,6 +95,13 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
     // The PID namespace is special: setns(2) puts not us into it, but our next child. And it
     // takes a capability over the user namespace that owns it, so that one comes first.
     let join = Join::of(pidfd, bundle.all_namespaces());
+    if let Some(ids) = bundle.ids {
+        remap::provide(
+            &bundle.process,
+            ids,
+            &[stdin().as_fd(), stdout().as_fd(), stderr().as_fd()],
+        )?;
+    }
     join.before_clone()?;
 
     close_to_others()?; // before the child is there to be seen: it inherits this
@@ -100,6 +109,7 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
         cgroup.join()?;
         bundle.process.leave_caller()?;
         join.after_clone()?;
+        bundle.ids.map_or(Ok(()), |_| remap::become_root())?;
         let root = Root::open(Path::new("/"))?;
         enter(&root, &workdir)?;
         let user = bundle.process.user.find(&root)?;

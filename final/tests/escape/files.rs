@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use workshop::ids::Ranges;
 use workshop::lab::{self, Who};
 use workshop::suite::{Outcome, Running, command, read, run, this_program};
 
@@ -427,4 +428,26 @@ pub fn a_set_user_id_program_in_a_volume(_: Who) {
     works(in_step3(&["--volume", &volume], &attack), "0");
     let ours = run(&mut in_final(&["--volume", &volume], &attack), PATIENCE);
     assert_eq!((ours.status, ours.stdout.as_str()), (Some(0), "1000\n"), "{ours:?}");
+}
+
+/// Root of a container leaves a program with the set-user-ID bit in a volume, for a user of the host who
+/// reaches it there: inside no exec gains by it, but outside it is root's program.
+///
+/// With --userns remap the program belongs to an id that is nobody on the host.
+pub fn a_set_user_id_program_for_the_host(_: Who) {
+    let _ranges =
+        Ranges::new("container-workshop:200000:65536\n", "container-workshop:200000:65536\n");
+    let _disk = Disk::new();
+    fs::set_permissions(Disk::PATH, fs::Permissions::from_mode(0o777)).unwrap();
+    let id = format!("{}/id", Disk::PATH);
+    let volume = format!("{}:/disk", Disk::PATH);
+    for (users, becomes) in [("host", "0\n"), ("remap", "200000\n")] {
+        let leave = ["sh", "-c", "cp /usr/bin/id /disk && chmod 4755 /disk/id"];
+        let options = ["--rm", "--userns", users, "--net", "none", "--volume", &volume, "host"];
+        let left = final_(&[&["run"], &options[..], &leave].concat());
+        assert_eq!(left.status, Some(0), "{left:?}");
+        let accomplice = run(Command::new(&id).arg("-u").uid(1000), PATIENCE);
+        assert_eq!((accomplice.status, &*accomplice.stdout), (Some(0), becomes), "{accomplice:?}");
+        fs::remove_file(&id).unwrap();
+    }
 }

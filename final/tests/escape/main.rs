@@ -46,6 +46,7 @@ static TESTS: &[Test] = &[
     test!(a_file_by_its_handle, [Root]),
     test!(a_node_for_the_disk, [Root]),
     test!(a_set_user_id_program_in_a_volume, [Root]),
+    test!(a_set_user_id_program_for_the_host, [Root], IdMaps),
     // kernel.rs: into the kernel
     test!(settings_behind_a_read_only_mount, [Root, LabRoot, Plain]),
     test!(the_release_agent_of_a_cgroup, [Root]),

@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 use tar::EntryType;
+use workshop::ids::{self, Ranges};
 use workshop::lab::Who;
 use workshop::suite::{command, eventually};
 
@@ -17,6 +18,15 @@ fn load(scratch: &Scratch, name: &str, layers: &[Vec<u8>]) {
     let archive = docker_archive(name, &json!({}), layers);
     let file = scratch.write("archive", gzip(&archive));
     assert_eq!(done(&["load", "-i", &file]), format!("Loaded image: {name}:latest\n"));
+}
+
+/// Options for whose users there are, to whom the image has to look the same; and the ids that it takes.
+fn users(who: Who) -> (Vec<&'static [&'static str]>, Option<Ranges>) {
+    if who != Who::Root || !ids::can_be_mapped() {
+        return (vec![&[]], None);
+    }
+    let (uids, gids) = ("container-workshop:200000:65536", "container-workshop:300000:65536");
+    (vec![&[], &["--userns", "remap"]], Some(Ranges::new(uids, gids)))
 }
 
 pub fn layers_lie_over_each_other(who: Who) {
@@ -66,21 +76,22 @@ pub fn layers_lie_over_each_other(who: Who) {
     let twice = Layer::new().file("twice", "twice\n").file(".wh.kept", "").bytes();
     let between = Layer::new().file(".wh.twice", "").file("kept", "between\n").bytes();
     load(&scratch, "two", &[lower.bytes(), upper.bytes()]);
-    let found = script(
-        "two",
-        &[],
-        "cd /; find $(ls | grep -vxE 'proc|sys|usr') -type f -newermt 2001-01-01 ! -newermt 2002-01-01 | sort | while read f; do echo $f $(cat $f); done",
-    );
-    assert_eq!(found.status, Some(0), "{found:?}");
+    let look = "cd /; find $(ls | grep -vxE 'proc|sys|usr') -type f -newermt 2001-01-01 ! -newermt 2002-01-01 | sort | while read f; do echo $f $(cat $f); done";
     let expected = "again/new upper\nagain2/new upper\nchanged upper\nemptied/three upper\n\
                     kept lower\nsome/kept lower\nsome/new upper\nto-dir/one upper\nto-file upper\n";
-    assert_eq!(found.stdout, expected, "{found:?}");
+    let (all_users, _ids) = users(who);
+    for &users in &all_users {
+        let found = script("two", users, look);
+        assert_eq!((found.status, &*found.stdout), (Some(0), expected), "{users:?}: {found:?}");
+    }
     load(
         &scratch,
         "twice",
         &[Layer::base().file("kept", "").bytes(), twice.clone(), between, twice],
     );
-    assert_eq!(script("twice", &[], "cat /twice; ls /kept").stdout, "twice\n");
+    for users in all_users {
+        assert_eq!(script("twice", users, "cat /twice; ls /kept").stdout, "twice\n");
+    }
     done(&["rmi", "two", "twice"]);
     assert_eq!(rest(who), [""; 0]);
 }
@@ -126,14 +137,9 @@ pub fn files_are_as_the_archive_has_them(who: Who) {
         });
     load(&scratch, "files", &[layer.bytes()]);
 
-    let shown = script(
-        "files",
-        &[],
-        "cd /; stat -c '%n %a %u:%g %Y' su theirs sticky locked; stat -c '%h' su; \
+    let look = "cd /; stat -c '%n %a %u:%g %Y' su theirs sticky locked; stat -c '%h' su; \
          test su -ef su2 && echo same; readlink link link2; stat -c %F fifo; \
-         stat -c '%n %y' long*/*/*; cat long*/*/*; stat -c '%s %b' sparse",
-    );
-    assert_eq!(shown.status, Some(0), "{shown:?}");
+         stat -c '%n %y' long*/*/*; cat long*/*/*; stat -c '%s %b' sparse";
     // A plain user has one id to give, and it is root's in there.
     let theirs = if who == Who::Root { "1000:100" } else { "0:0" };
     let expected = format!(
@@ -141,7 +147,11 @@ pub fn files_are_as_the_archive_has_them(who: Who) {
          locked 555 0:0 1000000000\n2\nsame\n/no/such/target\n/no/such/target\nfifo\n\
          {long} 2009-02-13 23:31:30.123456789 +0000\nlong\n8388608 0\n"
     );
-    assert_eq!(shown.stdout, expected);
+    let (all_users, _ids) = users(who);
+    for &users in &all_users {
+        let shown = script("files", users, look);
+        assert_eq!((shown.status, &*shown.stdout), (Some(0), &*expected), "{users:?}: {shown:?}");
+    }
 
     // What a container does not see: attributes, and devices, which are nodev in it.
     let layers = images(who).join("layers");

@@ -2,6 +2,8 @@
 //!
 //! After a change: `BLESS=1 cargo test -p final --test readme`.
 
+mod tested;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -97,4 +99,22 @@ fn a_flag_that_is_missing_is_seen() {
     assert!(columns[2].contains("`network`") && !columns[4].contains("`net`"), "{run}");
     assert!(table.contains("| `gc` (ours) |"), "{table}");
     assert!(table.lines().last().unwrap().contains("`build`"), "{table}");
+}
+
+#[test]
+fn every_verb_says_what_it_does_and_which_flags_it_has() {
+    let mut verbs = vec![(String::new(), Vec::new())];
+    ours(&Cli::command(), "", &mut verbs);
+    for (verb, flags) in verbs {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_final"));
+        let output = program.args(verb.split_whitespace()).arg("--help").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let usage = format!("Usage: final {verb}");
+        assert!(output.status.success() && output.stderr.is_empty(), "{verb}: {text}");
+        assert!(text.contains(usage.trim_end()) && !text.starts_with("Usage"), "{verb}: {text}");
+        for names in flags {
+            let is_shown = names.iter().any(|name| text.contains(&format!("--{name}")));
+            assert!(is_shown, "{verb}: {names:?} not in {text}");
+        }
+    }
 }

@@ -155,6 +155,10 @@ pub fn stop_asks_first_and_then_kills(_: Who) {
     assert!(listed("polite").contains("Exited (4)"), "{}", listed("polite"));
     assert!(done(&["logs", "polite"]).ends_with("bye\n"));
     done(&["start", "polite"]);
+    // As asked for now, whatever it was made with.
+    done(&["stop", "-s", "KILL", "polite"]);
+    assert!(listed("polite").contains("Exited (137)"), "{}", listed("polite"));
+    done(&["start", "polite"]);
     done(&["restart", "-t", "0", "-s", "USR1", "deaf"]);
     assert!(listed("deaf").contains("Up "), "{}", listed("deaf"));
     let both = final_(&["stop", "-t", "0", "polite", "nobody", "deaf"]);
@@ -328,6 +332,23 @@ pub fn two_are_attached_at_once(_: Who) {
     }
     assert_eq!(final_(&["attach", "box"]).status, Some(1));
     done(&["rm", "box"]);
+}
+
+pub fn signals_are_the_programs_or_end_the_attached(_: Who) {
+    detach("box", &[], "trap 'echo got' INT; echo ready; while :; do sleep 0.05; done");
+    until_logged("box", "ready");
+    let pid = |client: &Child| Pid::from_raw(client.id().cast_signed());
+    let aloof = beside(&["attach", "--sig-proxy=false", "box"]);
+    let close = beside(&["attach", "box"]);
+    [&aloof, &close].into_iter().for_each(until_connected);
+    kill(pid(&aloof), Signal::SIGCONT).unwrap();
+    kill(pid(&aloof), Signal::SIGINT).unwrap();
+    assert_eq!(finish(aloof, PATIENCE).status, Some(130));
+    assert_eq!(done(&["logs", "box"]), "ready\n", "the program has not heard of it");
+    kill(pid(&close), Signal::SIGINT).unwrap();
+    until_logged("box", "got");
+    done(&["rm", "-f", "box"]);
+    assert_eq!(finish(close, PATIENCE).status, Some(137));
 }
 
 pub fn keys_detach_from_a_terminal(_: Who) {

@@ -99,6 +99,19 @@ pub fn an_undelegated_cgroup_stays_read_only(who: Who) {
     assert!(refused.stderr.contains(why), "{refused:?}");
 }
 
+pub fn processors_are_chosen(_: Who) {
+    let allowed = "grep Cpus_allowed_list /proc/self/status";
+    let of_us = std::process::Command::new("sh").args(["-c", allowed]).output().unwrap();
+    let last = String::from_utf8(of_us.stdout).unwrap();
+    let last = last.trim().rsplit(['\t', ',', '-']).next().unwrap().to_owned();
+    let seen = script(&["--cpuset-cpus", &last], allowed);
+    assert_eq!(seen.stdout, format!("Cpus_allowed_list:\t{last}\n"), "{seen:?}");
+    let runtime = start("box", &["--cpuset-cpus", &last], &["sleep", "1000"]);
+    let joined = final_(&["exec", "box", "sh", "-c", allowed]);
+    assert_eq!(joined.stdout, seen.stdout, "{joined:?}");
+    stop("box", runtime);
+}
+
 /// The text of a file of the cgroup whose name ends so, in whatever hierarchy has it.
 fn setting(group: &str, file: &str) -> Option<String> {
     let mut open = vec![PathBuf::from("/sys/fs/cgroup")];

@@ -15,6 +15,7 @@ mod names;
 mod network;
 mod networks;
 mod pid1;
+mod remap;
 mod rootless;
 mod security;
 mod shared;
@@ -46,6 +47,7 @@ use names::*;
 use network::*;
 use networks::*;
 use pid1::*;
+use remap::*;
 use rootless::*;
 use security::*;
 use shared::*;
@@ -105,6 +107,7 @@ static TESTS: &[Test] = &[
     test!(a_paused_container_stands_still, [Root], Limits),
     test!(without_a_cgroup_nothing_is_paused, [LabRoot, Plain], NoLimits),
     test!(two_are_attached_at_once, [Root, LabRoot, Plain]),
+    test!(signals_are_the_programs_or_end_the_attached, [Root, Plain]),
     test!(keys_detach_from_a_terminal, [Root, Plain]),
     test!(a_container_outlives_who_started_it, [Root, LabRoot, Plain]),
     test!(who_is_killed_at_any_time_leaves_a_whole_container_or_none, [Root, LabRoot, Plain]),
@@ -118,6 +121,7 @@ static TESTS: &[Test] = &[
     test!(too_much_memory_is_killed_and_reported, [Root, Plain], Limits),
     test!(processor_time_is_limited, [Root, Plain], Limits),
     test!(processes_are_limited, [Root, Plain], Limits),
+    test!(processors_are_chosen, [Root, Plain], Limits),
     test!(the_kernel_has_dockers_other_limits, [Root, Plain], Limits),
     test!(an_undelegated_limit_is_an_error, [LabRoot, Plain], NoLimits),
     test!(the_container_sees_its_own_cgroup_only, [Root, Plain], Version2),
@@ -131,6 +135,7 @@ static TESTS: &[Test] = &[
     test!(a_half_made_container_is_whole_or_gone, [Root, LabRoot, Plain]),
     // network.rs
     test!(the_internet_sees_the_hosts_address, [Root, LabRoot]),
+    test!(a_bridge_has_the_name_and_the_subnet_that_it_was_given, [Root, LabRoot, Plain]),
     test!(a_published_port_is_reached_from_everywhere, [Root, LabRoot]),
     test!(ports_are_published_by_ranges_and_by_chance, [Root, LabRoot]),
     test!(all_exposed_ports_are_published_with_one_flag, [Root, LabRoot]),
@@ -187,6 +192,15 @@ static TESTS: &[Test] = &[
     test!(another_containers_namespaces_are_shared_if_asked_for, [Root, LabRoot, Plain]),
     test!(the_processes_of_others_are_shared_if_asked_for, [Root, Plain], Limits),
     test!(without_a_cgroup_processes_are_not_shared, [LabRoot, Plain], NoLimits),
+    // remap.rs
+    test!(root_in_a_remapped_container_is_nobody_on_the_host, [Root], IdMaps),
+    test!(a_remapped_container_is_started_again, [Root], IdMaps),
+    test!(options_are_the_same_in_a_remapped_container, [Root], IdMaps),
+    test!(volumes_of_a_remapped_container_stay_their_owners, [Root], IdMaps),
+    test!(a_remapped_container_has_a_network, [Root], IdMaps),
+    test!(a_file_system_that_keeps_its_owners_is_named, [Root]),
+    test!(a_range_that_is_not_fit_is_refused, [Root]),
+    test!(only_the_hosts_root_has_ids_to_give, [LabRoot, Plain]),
     // words.rs
     test!(variables_come_from_files, [Root, Plain]),
     test!(the_program_can_be_replaced, [Root, Plain]),

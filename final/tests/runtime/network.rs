@@ -10,12 +10,35 @@ use workshop::snapshot::Snapshot;
 use workshop::suite::{eventually, get, read};
 use workshop::wire::Wire;
 
-use crate::{final_, probe_volume, script, start, stop};
+use crate::{final_, monitor, probe_volume, script, start, stop};
 
 pub fn the_internet_sees_the_hosts_address(_: Who) {
     let (volume, server) = (probe_volume(), format!("{SERVER}:80"));
     let asked = final_(&["run", "--rm", "-v", &volume, "host", "/probe", "@get", &server]);
     assert!(asked.stdout.trim().ends_with(&UPLINK.to_string()), "{asked:?}");
+}
+
+pub fn a_bridge_has_the_name_and_the_subnet_that_it_was_given(_: Who) {
+    let options = ["--net", "bridge", "--bridge", "other0", "--subnet", "10.88.7.0/24"];
+    let runtime = start("box", &options, &["sleep", "1000"]);
+    // In the namespace where the bridge is: the host's, or that of a plain user's networks.
+    let of_host = |file: &str| read(format!("/proc/{}/net/{file}", monitor("box")));
+    let has = |file: &str, name: &str| of_host(file).lines().any(|l| l.trim().starts_with(name));
+    assert!(has("dev", "other0:") && !has("dev", "workshop0:"), "{}", of_host("dev"));
+    assert!(has("route", "other0\t0007580A\t00000000\t0001"), "{}", of_host("route"));
+    let inside = final_(&["exec", "box", "ip", "-4", "route"]).stdout;
+    assert!(inside.starts_with("default via 10.88.7.1 dev eth0"), "{inside}");
+    assert!(
+        inside.contains("10.88.7.0/24 dev eth0 ") && inside.contains(" src 10.88.7.2"),
+        "{inside}"
+    );
+    // The usual one beside it.
+    let usual = start("usual", &["--net", "bridge"], &["sleep", "1000"]);
+    assert!(has("dev", "other0:") && has("dev", "workshop0:"), "{}", of_host("dev"));
+    stop("box", runtime);
+    let left = read(format!("/proc/{}/net/dev", monitor("usual")));
+    assert!(!left.contains("other0:") && left.contains("workshop0:"), "{left}");
+    stop("usual", usual);
 }
 
 pub fn a_published_port_is_reached_from_everywhere(_: Who) {

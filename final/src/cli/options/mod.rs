@@ -17,7 +17,7 @@ pub use life::{LifeArgs, grace};
 pub use limits::LimitArgs;
 pub use mounts::{HostDevice, MountArgs};
 pub use names::NameArgs;
-pub use namespaces::{NamespaceArgs, Share};
+pub use namespaces::{NamespaceArgs, Share, Userns};
 pub use network::{Net, NetworkArgs};
 pub use process::{EnvFile, ProcessArgs, parse_env, read_env};
 pub use security::{Seccomp, SecurityArgs};

@@ -23,26 +23,33 @@ pub struct NamespaceArgs {
     #[arg(long, value_name = "host|container:NAME")]
     pub uts: Option<Share>,
 
-    /// The users: as root the host's, which is the default; a plain user's container has its own
-    #[arg(long, value_name = "host", value_parser = parse_userns)]
-    pub userns: Option<String>,
+    /// The users: as root the host's, which is the default, or with remap its own, whose root is not root
+    /// on the host; a plain user's container has its own
+    #[arg(long, value_name = "host|remap", value_parser = parse_userns)]
+    pub userns: Option<Userns>,
 
     /// Set a setting of its network or IPC namespace (may be repeated)
     #[arg(long, value_name = "NAME=VALUE", value_parser = crate::sysctl::parse)]
     pub sysctl: Vec<(String, String)>,
 }
 
-fn parse_userns(text: &str) -> Result<String> {
+/// Which users there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Userns {
+    /// The host's.
+    Host,
+    /// Its own, whom ids of the host stand for that nobody else has.
+    Remap,
+}
+
+fn parse_userns(text: &str) -> Result<Userns> {
     match text {
-        "host" if geteuid().is_root() => Ok(text.to_owned()),
+        "host" if geteuid().is_root() => Ok(Userns::Host),
         "host" => bail!(
             "a plain user has power over other namespaces only in a user namespace of its own"
         ),
-        "remap" => bail!(
-            "the files of an image belong to the host's ids, and to give them others takes an idmapped \
-             mount of each layer, which is not there yet; run as a plain user, and root inside is not root"
-        ),
-        _ => bail!("it is host"),
+        "remap" => Ok(Userns::Remap),
+        _ => bail!("it is host or remap"),
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) fn host_config(state: &State, config: &Value) -> Value {
         "PidMode": mode(config, Namespace::Pid, ""),
         "IpcMode": mode(config, Namespace::Ipc, "private"),
         "UTSMode": mode(config, Namespace::Uts, ""),
+        "UsernsMode": if config["linux"]["uidMappings"].is_array() { "remap" } else { "" },
         "Ulimits": ulimits(config),
     }));
     shown.extend(capabilities(config, privileged));
