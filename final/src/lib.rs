@@ -30,6 +30,7 @@
 pub mod bundle;
 pub mod cli;
 pub mod client;
+pub mod copy;
 pub mod create;
 pub mod etc;
 pub mod format;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use runtime::cli::{Cli, Verb};
 use runtime::network::rootless;
 use runtime::verbs::{
-    attach, completion, create, diff, exec, gc, images, import, info, inspect, kill, load, logs,
-    network, pause, port, prune, ps, pull, restart, rm, rmi, run, save, start, stats, stop, tag,
-    top, version, wait,
+    attach, completion, cp, create, diff, exec, gc, images, import, info, inspect, kill, load,
+    logs, network, pause, port, prune, ps, pull, restart, rm, rmi, run, save, start, stats, stop,
+    tag, top, version, wait,
 };
 
 fn main() -> ExitCode {
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Verb::Stats(args) => stats::run(&args),
         Verb::Top(args) => top::run(&args),
         Verb::Diff(args) => diff::run(&args),
+        Verb::Cp(args) => cp::run(&args),
         Verb::Kill(args) => kill::run(&args),
         Verb::Rm(args) => rm::run(&args),
         Verb::Images(args) => images::run(&args),

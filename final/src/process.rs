@@ -15,7 +15,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{SFlag, fstat, makedev};
 use nix::unistd::{Pid, dup2_stdin, setsid};
-use step01_namespaces::{Child, Failure, Namespaces, Prepared, pidfd_send_signal};
+use step01_namespaces::{Child, Failure, IdMaps, Namespaces, Prepared, pidfd_send_signal};
 
 use crate::security::{self, Filters};
 use crate::terminal;
@@ -135,15 +135,42 @@ pub fn end(pidfd: &OwnedFd) -> nix::Result<()> {
 
 /// Does `work` in a child that has new `namespaces`, and nothing to execute in the end.
 pub fn in_child(namespaces: Namespaces, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let done = Failure { status: 0, text: String::new() };
-    let mut child = Child::spawn(namespaces, None, || -> Result<Command> {
-        work()?;
-        Err(done.clone().into())
-    })?;
-    child.map_ids()?;
-    match child.go() {
-        Err(error) if error.downcast_ref() == Some(&done) => Ok(()),
-        result => result.map(drop),
+    Work::start(namespaces, None, work)?.finish()
+}
+
+/// A child that does something, while we do something else. Dropping it kills it.
+pub struct Work(Child);
+
+impl Work {
+    /// As [`Child::spawn`], call it from a process with one thread only. It begins with `finish`. In a new
+    /// user namespace it has these ids, or the usual ones.
+    pub fn start(
+        namespaces: Namespaces,
+        ids: Option<IdMaps>,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<Self> {
+        let child = Child::spawn(namespaces, None, || -> Result<Command> {
+            work()?;
+            Err(Self::done().into())
+        })?;
+        match ids {
+            Some(ids) => ids.write(child.pid())?,
+            None => child.map_ids()?,
+        }
+        Ok(Self(child))
+    }
+
+    /// Lets it begin, and waits for its end.
+    pub fn finish(mut self) -> Result<()> {
+        match self.0.go() {
+            Err(error) if error.downcast_ref() == Some(&Self::done()) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// What it says when all went well.
+    fn done() -> Failure {
+        Failure { status: 0, text: String::new() }
     }
 }
 

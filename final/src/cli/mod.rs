@@ -11,6 +11,7 @@ pub use options::{
 
 use crate::verbs::attach::AttachArgs;
 use crate::verbs::completion::CompletionArgs;
+use crate::verbs::cp::CpArgs;
 use crate::verbs::diff::DiffArgs;
 use crate::verbs::exec::ExecArgs;
 use crate::verbs::images::ImagesArgs;
@@ -88,6 +89,11 @@ pub enum Verb {
     Top(TopArgs),
     /// Show what a container has made of its image: A added, C changed, D deleted
     Diff(DiffArgs),
+    /// Copy files between the host and a container
+    #[command(
+        override_usage = "final cp [OPTIONS] CONTAINER:SRC DEST|-\n       final cp [OPTIONS] SRC|- CONTAINER:DEST"
+    )]
+    Cp(CpArgs),
     /// Remove containers
     Rm(RmArgs),
     /// List images

@@ -1,19 +1,22 @@
 //! What a file of a layer is beside its bytes.
 
-use std::ffi::CString;
+use std::collections::BTreeSet;
+use std::ffi::{CString, OsStr, OsString};
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
+use nix::dir::Dir;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::time::TimeSpec;
 use tar::Entry;
 
 /// As the archive has it.
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     pub owner: (u32, u32),
     pub mode: Mode,
     pub time: TimeSpec,
@@ -59,6 +62,21 @@ fn parse_time(text: &str) -> Option<(i64, i64)> {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let nanoseconds = format!("{fraction:0<9.9}").parse().ok()?;
     Some((seconds.parse().ok()?, nanoseconds))
+}
+
+/// What an open directory has, in order.
+pub(crate) fn names(directory: &OwnedFd) -> Result<BTreeSet<OsString>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut directory = Dir::openat(directory, ".", flags, Mode::empty())?;
+    let mut names = BTreeSet::new();
+    for entry in directory.iter() {
+        let entry = entry.context("cannot read a directory")?;
+        let name = entry.file_name().to_bytes();
+        if ![&b"."[..], b".."].contains(&name) {
+            names.insert(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// A path that leads to an open file, also one that was opened for nothing (O_PATH).

@@ -39,10 +39,13 @@ use step03_rootfs::Image;
 pub use draft::{Complete, Draft};
 use host::{host_rootfs, write_host};
 pub use images::{Images, Stored, sweep};
-pub(crate) use metadata::set_attribute;
+pub(crate) use metadata::{Metadata, names, set_attribute};
 pub use name::{Name, Version};
+pub(crate) use stream::{Limited, decompress};
 pub use unpack::{MOST_BYTES, MOST_ENTRIES, Unpacked, unpack};
-pub(crate) use unpack::{is_whiteout, kind_of, look};
+pub(crate) use unpack::{
+    MOST_DEPTH, MOST_HEADER, inside, is_whiteout, kind_of, look, set_time, write_sparse,
+};
 
 use crate::store::Store;
 

@@ -37,9 +37,9 @@ pub const MOST_BYTES: u64 = 64 << 30;
 /// The most files.
 pub const MOST_ENTRIES: u64 = 1 << 20;
 /// The most directories that one name leads through: each of them is looked up, for each file.
-const MOST_DEPTH: usize = 256;
+pub(crate) const MOST_DEPTH: usize = 256;
 /// The most bytes before a file's own: its name, its attributes, where a sparse one has holes.
-const MOST_HEADER: u64 = 8 << 20;
+pub(crate) const MOST_HEADER: u64 = 8 << 20;
 
 /// A file begins so if it only says that the one with the rest of its name is gone, or for a directory
 /// that all is gone that lower layers have in it (image-spec, layer.md, "Whiteouts").
@@ -320,15 +320,15 @@ impl Unpacker {
     }
 }
 
-/// The path as a chain of names. `..` has no business in a layer.
-fn inside(path: &Path) -> Result<PathBuf> {
+/// The path as a chain of names. `..` has no business in an archive.
+pub(crate) fn inside(path: &Path) -> Result<PathBuf> {
     let mut names = PathBuf::new();
     ensure!(path.components().count() <= MOST_DEPTH, "its name leads through too many directories");
     for part in path.components() {
         match part {
             Component::Normal(name) => names.push(name),
             Component::CurDir | Component::RootDir => {}
-            _ => bail!("{} leads out of the layer", path.display()),
+            _ => bail!("{} leads out of the directory", path.display()),
         }
     }
     Ok(names)
@@ -356,12 +356,12 @@ pub(crate) fn is_whiteout(found: &FileStat) -> bool {
     kind_of(found) == SFlag::S_IFCHR && found.st_rdev == 0
 }
 
-fn set_time(parent: &OwnedFd, name: &OsStr, time: TimeSpec) -> Result<()> {
+pub(crate) fn set_time(parent: &OwnedFd, name: &OsStr, time: TimeSpec) -> Result<()> {
     Ok(utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?)
 }
 
 /// Copies, and leaves holes where only zeros would be: they take no room.
-fn write_sparse(from: &mut impl Read, to: &mut File) -> Result<u64> {
+pub(crate) fn write_sparse(from: &mut impl Read, to: &mut File) -> Result<u64> {
     let mut buffer = vec![0; 1 << 16];
     let (mut length, mut filled) = (0, 0);
     loop {

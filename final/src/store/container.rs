@@ -53,14 +53,24 @@ impl Container {
         Store(self.path.parent().unwrap_or(Path::new("/")).to_owned())
     }
 
-    /// Makes this process the one that makes or runs it.
-    pub(super) fn hold(&mut self) -> Result<()> {
+    /// Locks its directory, if it is at rest: nobody starts or removes it then. None, if somebody else
+    /// has it: its monitor, who copies files (`cp`), or for a moment who looks (is_held).
+    pub fn lock_at_rest(&self) -> Result<Option<File>> {
         let failed = || format!("cannot lock {}", self.path.display());
         let lock = File::open(&self.path).with_context(failed)?;
-        lock.lock().with_context(failed)?; // free, but for those who just look (is_held)
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error).with_context(failed),
+        }
+    }
+
+    /// Makes this process the one that makes or runs it; false if somebody else has it locked.
+    pub(super) fn hold(&mut self) -> Result<bool> {
+        let Some(lock) = self.lock_at_rest()? else { return Ok(false) };
         self.lock = Some(lock);
         self.state.monitor = Some(Process::of(Pid::this())?);
-        self.save()
+        self.save().map(|()| true)
     }
 
     /// Whether its monitor is there: then it runs, or is just about to start or to end. Who cannot

@@ -10,6 +10,8 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::{User, geteuid};
@@ -20,6 +22,9 @@ pub use state::{Process, State, new_id, now, parse_name};
 use crate::bundle::Bundle;
 use crate::image;
 use crate::monitor::message;
+
+/// How long to wait before a container's lock is tried again.
+pub const MOMENT: Duration = Duration::from_millis(10);
 
 /// The directory of all containers.
 #[derive(Debug)]
@@ -79,18 +84,25 @@ impl Store {
             .create(&path)
             .with_context(|| format!("cannot make {}", path.display()))?;
         let mut container = Container { path, state, lock: None, keep: false };
-        container.hold()?;
+        while !container.hold()? {
+            sleep(MOMENT);
+        }
         Ok(container)
     }
 
     /// Takes a container that is at rest, to run it.
     pub fn take(&self, id: &str) -> Result<Container> {
-        let _lock = self.lock()?; // of two who start it at once, one finds it running
-        let mut container = self.find(id)?;
-        ensure!(!container.is_alive()?, "the container {id} is already running");
-        container.state.restarts = 0;
-        container.hold()?;
-        Ok(container)
+        loop {
+            let lock = self.lock()?; // of two who start it at once, one finds it running
+            let mut container = self.find(id)?;
+            ensure!(!container.is_alive()?, "the container {id} is already running");
+            container.state.restarts = 0;
+            if container.hold()? {
+                return Ok(container);
+            }
+            drop(lock); // a copy of its files may take long, and others have other containers
+            sleep(MOMENT);
+        }
     }
 
     /// All containers, oldest first, without taking any.

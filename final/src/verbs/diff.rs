@@ -1,24 +1,21 @@
 //! `final diff`
 
-use std::collections::BTreeSet;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::io::{Write as _, stdout};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{FileStat, Mode, SFlag};
+use nix::sys::stat::{FileStat, SFlag};
 use nix::unistd::geteuid;
 use step01_namespaces::{IdMaps, Namespace, in_user_namespace, printable};
 use step03_rootfs::{Image, Root};
 
 use crate::bundle::Bundle;
-use crate::image::{is_whiteout, kind_of, look};
+use crate::image::{is_whiteout, kind_of, look, names};
 use crate::process::in_child;
 
 /// What the engine itself puts into every container; docker does not show it either.
@@ -230,20 +227,6 @@ fn open(root: &Root, path: &Path) -> Result<Option<OwnedFd>> {
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
         opened => opened.map(Some).with_context(|| format!("cannot read {}", path.display())),
     }
-}
-
-fn names(directory: &OwnedFd) -> Result<BTreeSet<OsString>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut directory = Dir::openat(directory, ".", flags, Mode::empty())?;
-    let mut names = BTreeSet::new();
-    for entry in directory.iter() {
-        let entry = entry.context("cannot read a directory")?;
-        let name = entry.file_name().to_bytes();
-        if ![&b"."[..], b".."].contains(&name) {
-            names.insert(OsStr::from_bytes(name).to_owned());
-        }
-    }
-    Ok(names)
 }
 
 fn is_directory(found: &FileStat) -> bool {

@@ -30,7 +30,7 @@ fn state(directory: &Path) -> Vec<String> {
 /// What it is, the layer, and the words of the refusal, if it is to be refused.
 type Attempt = (&'static str, Layer, Option<&'static str>);
 
-const OUT: Option<&str> = Some("leads out of the layer");
+const OUT: Option<&str> = Some("leads out of the directory");
 const NOWHERE: Option<&str> = Some("symbolic link to nowhere");
 const MISSING: Option<&str> = Some("is not in this layer");
 const ROOT: Option<&str> = Some("the root is not a directory");
