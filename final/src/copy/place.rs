@@ -73,8 +73,10 @@ impl Side {
             id => id,
         };
         match self {
-            Self::Host => (swap(uid, geteuid().as_raw()), swap(gid, getegid().as_raw())),
-            Self::Container => (uid, gid),
+            Self::Host if !geteuid().is_root() => {
+                (swap(uid, geteuid().as_raw()), swap(gid, getegid().as_raw()))
+            }
+            _ => (uid, gid),
         }
     }
 }
