@@ -35,6 +35,7 @@ pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut H
 
     if let Some(ids) = bundle.ids {
         remap::provide(&bundle.process, ids, &stdio.files())?;
+        cgroup.show_to(ids.gids.first)?;
     }
     if bundle.is_seen_by_others() {
         close_to_others()?; // before the child is there to be seen: it inherits this

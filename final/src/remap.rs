@@ -201,3 +201,21 @@ pub fn become_root() -> Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie the child to its parent")?;
     close_to_others()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Table;
+
+    #[test]
+    fn a_range_is_nobody_elses() {
+        let none = Table::parse("/etc/passwd", "root:x:0:0::/:\n");
+        let ada = Table::parse("/etc/passwd", "root:x:0:0::/:\nada:x:265535:5::/:\n");
+        let ids = Table::parse("/etc/subuid", "# ids\n\nodd\ncontainer-workshop:200000:70000\n");
+        let range = ids.range(0, &none).unwrap();
+        assert_eq!((range.first, range.count), (200_000, 65_536));
+        let error = ids.range(0, &ada).unwrap_err().to_string();
+        assert!(error.ends_with("has the id of ada in /etc/passwd"), "{error}");
+        assert_eq!(Table::free(&[&none, &ids]), 270_000);
+        assert_eq!(Table::free(&[&none]), 100_000);
+    }
+}

@@ -1,8 +1,9 @@
 //! Make, join, report, kill, remove.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -171,6 +172,16 @@ impl Cgroup {
         fs::create_dir(&leaf)
             .and_then(|()| fs::write(leaf.join("cgroup.procs"), "0"))
             .with_context(|| format!("cannot move into {}", leaf.display()))
+    }
+
+    /// Version 2: lets this group of users look into it. The container's root is in it, and is not ours.
+    pub fn show_to(&self, gid: u32) -> Result<()> {
+        for path in self.paths().filter(|_| self.version == Version::V2) {
+            let show = chown(path, None, Some(gid))
+                .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o750)));
+            show.with_context(|| format!("cannot show {} to the container", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Whether there is one, which then ends whatever is left in it.

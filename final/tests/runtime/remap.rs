@@ -134,6 +134,8 @@ pub fn options_are_the_same_in_a_remapped_container(_: Who) {
     let look = "id -u; echo out > /dev/stdout";
     assert_eq!(remapped(&["--user", "33:33"], look), "33\nout\n");
     assert_eq!(remapped(&["--group-add", "44", "--init"], "id -G"), "0 44\n");
+    // On version 2 its own cgroup is there.
+    assert_eq!(remapped(&[], "ls /sys/fs/cgroup > /dev/null"), "");
     let look =
         "touch /x; touch /dev/shm/x && stat -c %u:%g /t /dev/mine && head -c1 /dev/mine | wc -c";
     let options = ["--read-only", "--tmpfs", "/t:uid=5", "--device", "/dev/zero:/dev/mine"];
