@@ -80,7 +80,7 @@ pub(crate) fn names(directory: &OwnedFd) -> Result<BTreeSet<OsString>> {
 }
 
 /// A path that leads to an open file, also one that was opened for nothing (O_PATH).
-pub(super) fn proc_path(file: &impl AsFd) -> PathBuf {
+pub(crate) fn proc_path(file: &impl AsFd) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()).into()
 }
 

@@ -163,6 +163,7 @@ impl Container {
     /// Reads again what has become of it; `None` if it is gone.
     pub fn reload(&self) -> Result<Option<State>> {
         State::load(&self.path)
+            .with_context(|| format!("cannot use {}/state.json", self.path.display()))
     }
 
     /// Removes it, when its monitor has ended. Who would start it meanwhile waits for our lock, and
@@ -202,9 +203,9 @@ impl Container {
         }
         // overlayfs notes in an attribute that a directory hides what the image has (its option userxattr).
         let is_plain = !geteuid().is_root() || in_user_namespace()?;
-        if is_plain
-            && set_attribute(&File::open(&layer)?, "user.final", b"") == Err(Errno::EOPNOTSUPP)
-        {
+        let opened =
+            File::open(&layer).with_context(|| format!("cannot open {}", layer.display()))?;
+        if is_plain && set_attribute(&opened, "user.final", b"") == Err(Errno::EOPNOTSUPP) {
             warn(&format!(
                 "the container cannot remove directories of its image: {} is on a file system without \
                  attributes of `user`, as tmpfs before Linux 6.6 (FINAL_ROOT can name another directory)",
