@@ -9,6 +9,8 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -22,6 +24,9 @@ pub(crate) const PREFIX: &str = "container-workshop-";
 
 /// Version 2: the directory for all of ours.
 pub(crate) const PARENT: &str = "container-workshop";
+
+/// How long a group without processes may be busy.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A group's directory in one hierarchy, locked by us.
 #[derive(Debug)]
@@ -103,8 +108,15 @@ impl Group {
         // Most often nothing is left: the first process took the others with it.
         if fs::remove_dir(&self.path).is_err() {
             self.kill()?;
-            remove_tree(&self.path)
-                .with_context(|| format!("cannot remove {}", self.path.display()))?;
+            let begun = Instant::now();
+            // The kernel may count the dead for a moment more, when no list names them any longer.
+            while let Err(error) = remove_tree(&self.path) {
+                if !is_busy(&error) || begun.elapsed() > PATIENCE {
+                    return Err(error)
+                        .with_context(|| format!("cannot remove {}", self.path.display()));
+                }
+                sleep(Duration::from_millis(1));
+            }
         }
         self.path.parent().into_iter().for_each(remove_if_empty);
         Ok(())

@@ -1,5 +1,6 @@
 //! The namespaces of a lab, and who one is in it.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,7 +18,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknod};
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{
-    ForkResult, Gid, Pid, Uid, chown, fork, getegid, geteuid, getpgrp, setgid, setgroups,
+    ForkResult, Gid, Pid, Uid, chown, fork, getegid, geteuid, getpgrp, mkdtemp, setgid, setgroups,
     sethostname, setpgid, setuid, tcsetpgrp,
 };
 
@@ -332,7 +333,9 @@ fn first_process(
         // Who has no runtime directory keeps state there, and others outside do so meanwhile.
         fresh("tmpfs", "/tmp")?;
     }
-    make_runtime_directory(drop_to.map_or_else(geteuid, Uid::from_raw))?;
+    let user = drop_to.map_or_else(geteuid, Uid::from_raw);
+    make_runtime_directory(user)?;
+    let disk = put_state_on_disk(user)?;
     if drop_to.is_some() {
         open_tun()?;
     }
@@ -359,6 +362,9 @@ fn first_process(
     if let Some(before) = before.filter(|_| status == 0) {
         before.ensure_restored(&own)?;
     }
+    if let Some(disk) = disk {
+        fs::remove_dir_all(&disk).with_context(|| format!("cannot remove {}", disk.display()))?;
+    }
     Ok(status)
 }
 
@@ -375,6 +381,31 @@ fn make_runtime_directory(user: Uid) -> Result<()> {
         std::env::set_var("XDG_RUNTIME_DIR", &path);
     }
     Ok(())
+}
+
+/// A plain user's overlay keeps notes in attributes of the kind `user`, and tmpfs has none before Linux
+/// 6.6: then the state of containers is on disk, in a directory that the lab has to remove.
+fn put_state_on_disk(user: Uid) -> Result<Option<PathBuf>> {
+    if (user.is_root() && in_first_user_namespace()) || takes_attributes("/run") {
+        return Ok(None);
+    }
+    let state = std::env::var("FINAL_ROOT").context("no FINAL_ROOT")?;
+    let disk = mkdtemp("/var/tmp/container-workshop-lab-XXXXXX")
+        .context("cannot make a directory in /var/tmp")?;
+    chown(&disk, Some(user), None)?;
+    fs::create_dir(&state).with_context(|| format!("cannot make {state}"))?;
+    mount(Some(&disk), &*state, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .with_context(|| format!("cannot mount {} on {state}", disk.display()))?;
+    Ok(Some(disk))
+}
+
+/// Whether the directory's file system has attributes of the kind `user` (xattr(7)).
+fn takes_attributes(directory: &str) -> bool {
+    let path = CString::new(directory).expect("no NUL in it");
+    // SAFETY: both strings are NUL-terminated, and no value is read for a length of 0.
+    let result =
+        unsafe { libc::setxattr(path.as_ptr(), c"user.lab".as_ptr(), std::ptr::null(), 0, 0) };
+    result == 0
 }
 
 /// Gives the lab's host its own /proc, /sys and /run, and a name.

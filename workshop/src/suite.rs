@@ -102,9 +102,6 @@ macro_rules! test {
 
 /// Says which test this process is to run: `NAME/WHO`, or `NAME/by-hand/WHO`.
 const VARIABLE: &str = "WORKSHOP_TEST";
-/// If it is set, only tests that need something of the machine's cgroups are listed: for another kernel,
-/// where all take long.
-const ONLY_CGROUPS: &str = "WORKSHOP_ONLY_CGROUPS";
 /// A test takes a second or two, and a walk over faults one or two minutes; on a machine that is busy many
 /// times that.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -138,8 +135,7 @@ pub fn suite(tests: &'static [Test]) -> ExitCode {
         trial.with_kind(kind).with_ignored_flag(ignored)
     };
     let mut trials = Vec::new();
-    let all = std::env::var_os(ONLY_CGROUPS).is_none();
-    for test in tests.iter().filter(|test| all || test.needs != Needs::Nothing) {
+    for test in tests {
         let who = || test.who.iter().copied().filter(|&who| test.needs.are_met(who));
         trials.extend(who().map(|who| trial(test, "", who)));
         if let Some(script) = test.by_hand {

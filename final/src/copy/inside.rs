@@ -54,13 +54,14 @@ impl Inside {
                 sleep(MOMENT); // somebody else copies, or has just started it
                 continue;
             };
-            // Who starts it writes that down while it is locked.
-            match container.reload()? {
-                Some(state) if state.monitor.is_none() => {
-                    return Self::at_rest(&container, writes, lock);
-                }
-                _ => {}
-            }
+            // Who starts it, or removes it, has done so before we got the lock, and nobody does any more.
+            let state = container.reload()?;
+            let state = state.with_context(|| format!("{name} was removed just now"))?;
+            ensure!(
+                state.monitor.is_none(),
+                "the monitor of {name} was killed just now: try again"
+            );
+            return Self::at_rest(&container, writes, lock);
         }
     }
 

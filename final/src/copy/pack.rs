@@ -77,9 +77,7 @@ impl<W: Write> Packer<W> {
                 self.archive.append_link(&mut header, name, first)?;
             }
             SFlag::S_IFREG => {
-                // Not to wait, should it be a FIFO by now.
-                let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-                let file = self.side.open(at, path, flags | link)?;
+                let file = self.side.read(&found, at, path, link)?;
                 let stat = fstat(&file)?;
                 ensure!(kind_of(&stat) == SFlag::S_IFREG, "it has become another file meanwhile");
                 self.file(file.into(), &stat, name)?;

@@ -11,7 +11,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{getegid, geteuid};
 
 use super::{Comes, Destination};
-use crate::image::{kind_of, look};
+use crate::image::{kind_of, look, proc_path};
 
 /// As many links as the kernel follows in one path (path_resolution(7)).
 const MOST_LINKS: usize = 40;
@@ -36,6 +36,23 @@ impl Side {
         openat2(at, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve))
     }
 
+    /// Opens a found file to be read; not to wait, should it be a FIFO by now. On the host it is the very same
+    /// one: by its name, a container that shares the directory could have us open a device. In a
+    /// container there are none to be opened, but maybe no /proc, either.
+    pub fn read(
+        self,
+        found: &OwnedFd,
+        at: impl AsFd,
+        path: &Path,
+        link: OFlag,
+    ) -> nix::Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        match self {
+            Self::Host => self.open(AT_FDCWD, &proc_path(found), flags),
+            Self::Container => self.open(at, path, flags | link),
+        }
+    }
+
     /// Opens what an archive names, below a directory. On the host no link leads there; in a container
     /// one may, as /lib does to /usr/lib in many.
     pub fn open_below(self, top: impl AsFd, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
@@ -56,8 +73,10 @@ impl Side {
             id => id,
         };
         match self {
-            Self::Host => (swap(uid, geteuid().as_raw()), swap(gid, getegid().as_raw())),
-            Self::Container => (uid, gid),
+            Self::Host if !geteuid().is_root() => {
+                (swap(uid, geteuid().as_raw()), swap(gid, getegid().as_raw()))
+            }
+            _ => (uid, gid),
         }
     }
 }

@@ -80,12 +80,12 @@ pub(crate) fn names(directory: &OwnedFd) -> Result<BTreeSet<OsString>> {
 }
 
 /// A path that leads to an open file, also one that was opened for nothing (O_PATH).
-pub(super) fn proc_path(file: &impl AsFd) -> PathBuf {
+pub(crate) fn proc_path(file: &impl AsFd) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()).into()
 }
 
 /// setxattr(2), of an open file.
-pub(super) fn set_attribute(file: &OwnedFd, name: &str, value: &[u8]) -> Result<(), Errno> {
+pub(crate) fn set_attribute(file: &impl AsFd, name: &str, value: &[u8]) -> Result<(), Errno> {
     let path = CString::new(proc_path(file).as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
     let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
     // SAFETY: both strings are NUL-terminated, the value has this length, and all outlive the call.

@@ -39,7 +39,7 @@ use step03_rootfs::Image;
 pub use draft::{Complete, Draft};
 use host::{host_rootfs, write_host};
 pub use images::{Images, Stored, sweep};
-pub(crate) use metadata::{Metadata, names};
+pub(crate) use metadata::{Metadata, names, proc_path, set_attribute};
 pub use name::{Name, Version};
 pub(crate) use stream::{Limited, decompress};
 pub use unpack::{MOST_BYTES, MOST_ENTRIES, Unpacked, unpack};

@@ -9,11 +9,12 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{Pid, geteuid};
-use step01_namespaces::{Failure, Namespace, pidfd_open, warn};
+use step01_namespaces::{Failure, Namespace, in_user_namespace, pidfd_open, warn};
 use step02_cgroups::Cgroup;
 
 use super::Store;
 use super::state::{Process, State, is_absent, now};
+use crate::image::set_attribute;
 use crate::monitor::Connection;
 use crate::process::{end, in_child};
 
@@ -162,6 +163,7 @@ impl Container {
     /// Reads again what has become of it; `None` if it is gone.
     pub fn reload(&self) -> Result<Option<State>> {
         State::load(&self.path)
+            .with_context(|| format!("cannot use {}/state.json", self.path.display()))
     }
 
     /// Removes it, when its monitor has ended. Who would start it meanwhile waits for our lock, and
@@ -195,10 +197,22 @@ impl Container {
         let layer = self.path.join("layer");
         match fs::create_dir(&layer) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                Err(error).with_context(|| format!("cannot make {}", layer.display()))
+                return Err(error).with_context(|| format!("cannot make {}", layer.display()));
             }
-            _ => Ok(Some(layer)),
+            _ => {}
         }
+        // overlayfs notes in an attribute that a directory hides what the image has (its option userxattr).
+        let is_plain = !geteuid().is_root() || in_user_namespace()?;
+        let opened =
+            File::open(&layer).with_context(|| format!("cannot open {}", layer.display()))?;
+        if is_plain && set_attribute(&opened, "user.final", b"") == Err(Errno::EOPNOTSUPP) {
+            warn(&format!(
+                "the container cannot remove directories of its image: {} is on a file system without \
+                 attributes of `user`, as tmpfs before Linux 6.6 (FINAL_ROOT can name another directory)",
+                layer.display()
+            ));
+        }
+        Ok(Some(layer))
     }
 
     /// It is made, and at rest.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::{User, geteuid};
+use step01_namespaces::warn;
 
 pub use container::Container;
 pub use state::{Process, State, new_id, now, parse_name};
@@ -92,6 +93,7 @@ impl Store {
 
     /// Takes a container that is at rest, to run it.
     pub fn take(&self, id: &str) -> Result<Container> {
+        let mut tries = 0;
         loop {
             let lock = self.lock()?; // of two who start it at once, one finds it running
             let mut container = self.find(id)?;
@@ -101,6 +103,11 @@ impl Store {
                 return Ok(container);
             }
             drop(lock); // a copy of its files may take long, and others have other containers
+            tries += 1;
+            if tries == 100 {
+                let name = &container.state.name;
+                warn(&format!("waiting until nobody copies files of {name} any more (final cp)"));
+            }
             sleep(MOMENT);
         }
     }

@@ -9,6 +9,7 @@
 #![allow(clippy::wildcard_imports, reason = "the table below names every test, or it is dead code")]
 
 mod attack;
+mod copies;
 mod files;
 mod kernel;
 mod neighbours;
@@ -24,6 +25,7 @@ use workshop::suite::{
 };
 use workshop::test;
 
+use copies::*;
 use files::*;
 use kernel::*;
 use neighbours::*;
@@ -47,6 +49,8 @@ static TESTS: &[Test] = &[
     test!(a_node_for_the_disk, [Root]),
     test!(a_set_user_id_program_in_a_volume, [Root]),
     test!(a_set_user_id_program_for_the_host, [Root], IdMaps),
+    // copies.rs: by what is copied out
+    test!(through_a_link_that_is_copied, [Root, LabRoot, Plain]),
     // kernel.rs: into the kernel
     test!(settings_behind_a_read_only_mount, [Root, LabRoot, Plain]),
     test!(the_release_agent_of_a_cgroup, [Root]),

@@ -1,5 +1,5 @@
 //! Every system call of `final run`, made to fail, and made the last: the undoing is as good as the
-//! doing. By default one call in 25 is tried; `WORKSHOP_EVERY_CALL=1`, as in `.ci/long`, tries them all.
+//! doing. By default one call in 25 is tried; `WORKSHOP_EVERY_CALL=1`, as in `.ci/run`, tries them all.
 
 mod walk;
 

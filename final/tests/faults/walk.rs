@@ -148,7 +148,7 @@ impl Walk {
         if told.iter().any(|line| is_undo(line)) {
             self.clean_up("gc", call);
         } else {
-            self.ensure_restored(call, "");
+            self.ensure_restored(call, &format!("{outcome:?}"));
         }
     }
 

@@ -160,7 +160,7 @@ pub fn an_odd_environment(_: Who) {
     std::os::unix::fs::symlink(scratch(), &link).unwrap();
     let long = format!("/{}", "x".repeat(5000));
     for (directory, named) in [
-        ("/no/such", "Permission denied"),
+        ("/etc/no/such", "Permission denied"),
         ("/no\n\x1b[2J", r"/no\n\u{1b}[2J"),
         (&*file, "not a directory"),
         (&link, "not a directory"),

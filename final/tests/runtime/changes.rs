@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount, umount};
 use workshop::lab::Who;
-use workshop::suite::{eventually, run};
+use workshop::suite::{command, eventually, run};
 
 use crate::{BINARY, final_, scratch, start, stop};
 
@@ -88,6 +89,44 @@ pub fn changes_in_closed_and_replaced_directories(_: Who) {
     assert!([opaque, "D /kept\nD /moved\n"].contains(&&*diff), "{diff}");
     let mode = fs::metadata(format!("{image}/old/deep")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o755, "the image is as before");
+    fs::remove_dir_all(image).unwrap();
+}
+
+/// overlayfs notes in an extended attribute that a directory is not the image's any more: in a user
+/// namespace in `user.*`, which tmpfs has since Linux 6.6. See the book, Troubleshooting.
+pub fn a_state_directory_that_overlayfs_cannot_use_well_is_named(who: Who) {
+    let image = image();
+    let place = format!("{}/place", scratch());
+    let run_in = |place: &str, script: &str| {
+        let words = ["run", "--name", "box", "-v", "/usr:/usr:ro", &image, "sh", "-c", script];
+        let at = |words: &[&str]| {
+            run(command(BINARY, words).env("FINAL_ROOT", place), Duration::from_secs(100))
+        };
+        let ran = at(&words);
+        let removed = at(&["rm", "box"]);
+        assert_eq!(removed.status, Some(0), "{removed:?}");
+        ran
+    };
+    let on_tmpfs = run_in(&place, "rm -r kept");
+    let named = on_tmpfs.stderr.contains("tmpfs before Linux 6.6");
+    assert!(!named || who != Who::Root, "{on_tmpfs:?}");
+    let refused = on_tmpfs.stderr.contains("'kept': Input/output error");
+    assert_eq!((on_tmpfs.status, refused), (Some(i32::from(named)), named), "{on_tmpfs:?}");
+    if who != Who::Plain {
+        for layer in ["upper", "work"] {
+            fs::create_dir(format!("{place}/{layer}")).unwrap();
+        }
+        let options = format!("lowerdir=/usr/share,upperdir={place}/upper,workdir={place}/work");
+        let options = options + if who == Who::Root { "" } else { ",userxattr" };
+        let kind = Some("overlay");
+        mount(kind, &*place, kind, MsFlags::empty(), Some(&*options)).unwrap();
+        let on_overlay = run_in(&format!("{place}/state"), "echo > new");
+        umount(&*place).unwrap();
+        assert_eq!(on_overlay.status, Some(0), "{on_overlay:?}");
+        assert!(on_overlay.stderr.contains("lost when it ends"), "{on_overlay:?}");
+        assert!(on_overlay.stderr.contains("is on overlayfs"), "{on_overlay:?}");
+    }
+    fs::remove_dir_all(place).unwrap();
     fs::remove_dir_all(image).unwrap();
 }
 

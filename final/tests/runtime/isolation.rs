@@ -1,6 +1,5 @@
 //! What a container cannot see and cannot do.
 
-use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::symlink;
@@ -63,31 +62,6 @@ pub fn privileged_takes_the_walls_away(who: Who) {
     };
     let expected = format!("CapEff:\t{all}\nCapBnd:\t{all}\nSeccomp:\t0\n0\n");
     assert_eq!(inside.stdout, expected, "{inside:?}");
-}
-
-/// overlayfs notes in an extended attribute that a directory is not the image's any more: in a user
-/// namespace in `user.*`, which tmpfs has since Linux 6.6. See the book, Troubleshooting.
-pub fn a_directory_of_the_image_can_be_removed(who: Who) {
-    let image = Path::new(&std::env::var("XDG_RUNTIME_DIR").unwrap()).join("image");
-    fs::create_dir_all(image.join("old")).unwrap();
-    fs::write(image.join("old/file"), "").unwrap();
-    for name in ["bin", "lib", "lib64", "sbin"] {
-        symlink(Path::new("usr").join(name), image.join(name)).unwrap();
-    }
-    let words = ["run", "--rm", "-v", "/usr:/usr:ro", image.to_str().unwrap(), "sh", "-c"];
-    let removed = final_(&[&words[..], &["rm -r old && mkdir old && ls old"]].concat());
-
-    let path = CString::new(image.join("old/file").to_str().unwrap()).unwrap();
-    let (name, value) = (c"user.a".as_ptr(), c"".as_ptr().cast());
-    // SAFETY: path and name are NUL-terminated, and the value has no bytes.
-    let there = unsafe { libc::setxattr(path.as_ptr(), name, value, 0, 0) } == 0;
-    if who == Who::Root || there {
-        assert_eq!((removed.status, removed.stdout.as_str()), (Some(0), ""), "{removed:?}");
-    } else {
-        assert_eq!(removed.status, Some(1), "{removed:?}");
-        assert!(removed.stderr.contains("'old': Input/output error"), "{removed:?}");
-    }
-    fs::remove_dir_all(image).unwrap();
 }
 
 pub fn nothing_of_the_caller_leaks_in(_: Who) {

@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_imports, reason = "the table below names every test, or it is dead code")]
 
 mod changes;
+mod copying;
 mod cp;
 mod engine;
 mod files;
@@ -36,6 +37,7 @@ use workshop::test;
 const BINARY: &str = env!("CARGO_BIN_EXE_final");
 
 use changes::*;
+use copying::*;
 use cp::*;
 use engine::*;
 use files::*;
@@ -74,19 +76,22 @@ static TESTS: &[Test] = &[
     // changes.rs
     test!(changes_are_shown_as_docker_does, [Root, LabRoot, Plain]),
     test!(changes_in_closed_and_replaced_directories, [Root, LabRoot, Plain]),
+    test!(a_state_directory_that_overlayfs_cannot_use_well_is_named, [Root, LabRoot, Plain]),
     test!(top_shows_processes_by_the_hosts_numbers, [Root, LabRoot, Plain]),
     test!(bash_completes_verbs_and_flags, [Root, Plain]),
+    // copying.rs
+    test!(no_link_leads_a_copy_out, [Root, LabRoot, Plain]),
+    test!(a_start_waits_for_a_copy, [Root, LabRoot, Plain]),
+    test!(a_copy_that_is_ended_leaves_nothing, [Root, LabRoot, Plain]),
+    test!(a_paused_containers_files_are_copied, [Root, Plain], Limits),
+    test!(who_copies_is_out_of_reach, [Root, LabRoot, Plain]),
     // cp.rs
     test!(files_are_copied_by_dockers_rules, [Root, LabRoot, Plain]),
     test!(what_is_copied_stays_what_it_is, [Root, LabRoot, Plain]),
     test!(archives_are_read_and_written, [Root, LabRoot, Plain]),
     test!(what_cannot_be_written_is_refused, [Root, LabRoot, Plain]),
-    test!(no_link_leads_a_copy_out, [Root, LabRoot, Plain]),
-    test!(a_start_waits_for_a_copy, [Root, LabRoot, Plain]),
-    test!(a_copy_that_is_ended_leaves_nothing, [Root, LabRoot, Plain]),
     test!(a_copy_says_how_much_it_was, [Root, Plain]),
     test!(a_remapped_containers_files_are_copied, [Root], IdMaps),
-    test!(a_paused_containers_files_are_copied, [Root, Plain], Limits),
     // files.rs
     test!(mounts_are_as_they_were_asked_for, [Root, LabRoot, Plain]),
     test!(a_read_only_root_cannot_be_written, [Root, LabRoot, Plain]),
@@ -101,7 +106,6 @@ static TESTS: &[Test] = &[
     test!(capabilities_and_seccomp_are_dockers, [Root, LabRoot, Plain]),
     test!(new_namespaces_and_mounts_are_refused, [Root, LabRoot, Plain]),
     test!(privileged_takes_the_walls_away, [Root, LabRoot, Plain]),
-    test!(a_directory_of_the_image_can_be_removed, [Root, LabRoot, Plain]),
     test!(nothing_of_the_caller_leaks_in, [Root, Plain]),
     test!(exec_cannot_be_spied_upon, [Root, LabRoot, Plain]),
     test!(etc_is_written_inside_the_image, [Root, LabRoot, Plain]),
