@@ -58,11 +58,11 @@ struct Table {
 
 impl Table {
     fn read(file: &'static str) -> Result<Self> {
-        let text = match fs::read_to_string(file) {
-            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        let text = match fs::read(file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             text => text.with_context(|| format!("cannot read {file}"))?,
         };
-        Ok(Self::parse(file, &text))
+        Ok(Self::parse(file, &String::from_utf8_lossy(&text)))
     }
 
     fn parse(file: &'static str, text: &str) -> Self {
@@ -80,8 +80,15 @@ impl Table {
     /// Where a range could begin that nobody has yet.
     fn free(tables: &[&Self]) -> u32 {
         let lines = tables.iter().flat_map(|table| &table.lines);
-        let ends = lines.filter_map(|line| Self::ids(line)).map(|(_, end)| end);
-        ends.max().unwrap_or(0).max(100_000) // useradd(8) begins there, too
+        let taken: Vec<_> = lines.filter_map(|line| Self::ids(line)).collect();
+        let mut free = 100_000_u32; // useradd(8) begins there, too
+        let is_taken = |free: u32| {
+            taken.iter().find(|(first, end)| *first < free.saturating_add(COUNT) && free < *end)
+        };
+        while let Some((_, end)) = is_taken(free) {
+            free = *end;
+        }
+        free
     }
 
     /// Our own range, if nobody else can be meant by it.
@@ -215,7 +222,9 @@ mod tests {
         assert_eq!((range.first, range.count), (200_000, 65_536));
         let error = ids.range(0, &ada).unwrap_err().to_string();
         assert!(error.ends_with("has the id of ada in /etc/passwd"), "{error}");
-        assert_eq!(Table::free(&[&none, &ids]), 270_000);
-        assert_eq!(Table::free(&[&none]), 100_000);
+        let others = "ada:100000:65536\ncontainers:2147483647:2147483648\n";
+        let others = Table::parse("/etc/subgid", others);
+        assert_eq!(Table::free(&[&ids]), 100_000);
+        assert_eq!(Table::free(&[&ids, &others]), 270_000);
     }
 }

@@ -242,7 +242,7 @@ pub fn a_range_that_is_not_fit_is_refused(_: Who) {
         (
             good,
             "ada:300000:65536",
-            "/etc/subgid has no ids for containers; add to /etc/subuid and to /etc/subgid the line container-workshop:365536:65536",
+            "/etc/subgid has no ids for containers; add to /etc/subuid and to /etc/subgid the line container-workshop:100000:65536",
         ),
         ("container-workshop:200000\n", good, "is not NAME:FIRST:COUNT"),
         (
