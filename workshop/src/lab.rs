@@ -444,7 +444,7 @@ fn name_server() -> Result<()> {
 
 /// On a machine with udev everybody may open /dev/net/tun (50-udev-default.rules); in a container often
 /// root alone may.
-fn open_tun() -> Result<()> {
+pub(crate) fn open_tun() -> Result<()> {
     if !Path::new("/dev/net/tun").exists() {
         return Ok(());
     }

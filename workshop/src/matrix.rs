@@ -211,6 +211,7 @@ fn run_as(user: User, emulated: bool, suites: &[PathBuf], tree: Option<&Tree>) -
         return run_suites("/root");
     }
     lab::show_programs()?;
+    lab::open_tun()?;
     let refused = tree.is_none() || run_suites("undelegated")?;
     enter(SCOPE)?;
     Ok(run_suites("")? && refused)

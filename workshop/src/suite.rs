@@ -12,7 +12,7 @@ use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use nix::unistd::geteuid;
+use nix::unistd::{AccessFlags, access, geteuid};
 
 use crate::internet::{connect_from, timed_out};
 use crate::lab::{self, Who};
@@ -27,7 +27,7 @@ pub struct Test {
     pub who: &'static [Who],
     /// What the machine has to have; without it the test is not listed.
     pub needs: Needs,
-    /// Programs that it is compared with; without them it is shown as ignored.
+    /// Programs that it is compared with, or devices (/dev/...); without them it is shown as ignored.
     pub tools: &'static [&'static str],
     /// The text of the script by-hand.sh, if it has to pass with that, too. There limits take root.
     pub by_hand: Option<&'static str>,
@@ -128,7 +128,11 @@ pub fn suite(tests: &'static [Test]) -> ExitCode {
         let name = format!("{}/{mark}{}", test.name, who.name());
         let trial = Trial::test(name.clone(), move || run_apart(&name));
         let path = search_path();
-        let missing = test.tools.iter().filter(|tool| !is_on(&path, tool)).copied();
+        let is_there = |tool: &str| match tool.strip_prefix("/dev/") {
+            Some(_) => root || access(tool, AccessFlags::R_OK | AccessFlags::W_OK).is_ok(),
+            None => is_on(&path, tool),
+        };
+        let missing = test.tools.iter().copied().filter(|tool| !is_there(tool));
         let missing = missing.collect::<Vec<_>>().join(", ");
         let ignored = (who == Who::Root && !root) || !missing.is_empty();
         let kind = if missing.is_empty() { missing } else { format!("needs {missing}") };

@@ -177,7 +177,7 @@ static TESTS: &[Test] = &[
     // rootless.rs
     test!(a_plain_user_has_networks_of_their_own, [Plain]),
     test!(without_pasta_a_network_has_no_way_out, [Plain]),
-    test!(pasta_is_the_way_out, [Plain], tools["pasta"]),
+    test!(pasta_is_the_way_out, [Plain], tools["pasta", "/dev/net/tun"]),
     test!(what_is_killed_in_a_users_namespace_is_replaced_or_cleaned_up, [Plain]),
     test!(who_come_at_once_are_in_one_namespace, [Plain]),
     test!(a_plain_users_ports_are_published, [Plain]),
