@@ -56,8 +56,10 @@ impl Usage {
             .throttled_time
             .or_else(|| entry("cpu.stat", "throttled_time").map(|nanoseconds| nanoseconds / 1000));
         self.pids = self.pids.or_else(|| number("pids.current"));
-        self.read = self.read.or_else(|| Some(sum(&read("io.stat")?, "rbytes")));
-        self.written = self.written.or_else(|| Some(sum(&read("io.stat")?, "wbytes")));
+        if let Some(devices) = read("io.stat") {
+            (self.read, self.written) =
+                (Some(sum(&devices, "rbytes")), Some(sum(&devices, "wbytes")));
+        }
     }
     // ANCHOR_END: usage
 }
