@@ -33,7 +33,7 @@ trap : INT TERM HUP # they are for the program: we wait for its end
 
 # A cgroup (cgroup.rs, create): mkdir makes one, and a limit is a number in one of its files (settings.rs).
 groups=()
-make() { groups+=("$1/by-hand-$$-$RANDOM") && mkdir "${groups[-1]}" && undo+=("rmdir '${groups[-1]}'"); }
+make() { groups+=("$(mktemp -d "$1/by-hand-XXXXXX")") && undo+=("rmdir '${groups[-1]}'"); }
 limit() { for group in "${groups[@]}"; do [ ! -e "$group/$1" ] || echo "$2" >"$group/$1"; done; }
 if [ -w /sys/fs/cgroup/cgroup.subtree_control ]; then # version 2: one tree for all controllers
     make /sys/fs/cgroup

@@ -20,10 +20,7 @@ use crate::store::Container;
 // ANCHOR: run
 pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut Hub) -> Result<u8> {
     let join = Join::of_containers(&bundle.joins, &container.store())?;
-    let parts = match bundle.ids {
-        Some(ids) => Some(remap::open_rootfs(&bundle.rootfs, ids)?),
-        None => None,
-    };
+    let parts = remap::open_rootfs(&bundle.rootfs, bundle.ids)?;
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
     bundle.check_end(&cgroup)?;
     let network = match &bundle.network {
@@ -50,10 +47,7 @@ pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut H
     drop(stdio); // or we would keep the pipes open ourselves, and never see their end
 
     // While the child waits for Go: what can only be done from outside.
-    match bundle.ids {
-        Some(ids) => ids.write(child.pid())?,
-        None => child.map_ids()?,
-    }
+    remap::map_ids(&child, bundle.ids)?;
     bundle.process.adjust_oom_score(child.pid())?;
     if let Some(network) = &network {
         network.plug(child.pid(), &container.state)?;

@@ -43,14 +43,11 @@ pub fn init(
     }
     // Settings of IPC belong to the root of its user namespace, but to the host's before Linux 6.9.
     let set = sysctl::write(&bundle.sysctl);
-    bundle.ids.map_or(Ok(()), |_| remap::become_root())?;
+    remap::become_root(bundle.ids)?;
     set.or_else(|_| sysctl::write(&bundle.sysctl))?;
     let address = own_address(&bundle.net, network)?;
     let shared_memory = join.shared_memory()?;
-    let root = match parts {
-        Some(parts) => bundle.rootfs.enter_with(parts)?,
-        None => bundle.rootfs.enter()?,
-    };
+    let root = remap::enter(&bundle.rootfs, parts)?;
     if let Some(shared_memory) = shared_memory {
         root.mount(shared_memory.as_fd(), Path::new("/dev/shm"))?;
     }

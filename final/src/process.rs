@@ -17,6 +17,7 @@ use nix::sys::stat::{SFlag, fstat, makedev};
 use nix::unistd::{Pid, dup2_stdin, setsid};
 use step01_namespaces::{Child, Failure, IdMaps, Namespaces, Prepared, pidfd_send_signal};
 
+use crate::remap;
 use crate::security::{self, Filters};
 use crate::terminal;
 use crate::user::{User, Wanted};
@@ -153,10 +154,7 @@ impl Work {
             work()?;
             Err(Self::done().into())
         })?;
-        match ids {
-            Some(ids) => ids.write(child.pid())?,
-            None => child.map_ids()?,
-        }
+        remap::map_ids(&child, ids)?;
         Ok(Self(child))
     }
 

@@ -19,7 +19,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, chroot, fchdir, fchown, geteuid, setgroups, setresgid, setresuid};
 use step01_namespaces::{Child, IdMaps, IdRange, Namespace, in_user_namespace};
-use step03_rootfs::{Owners, Parts, Rootfs};
+use step03_rootfs::{Owners, Parts, Root, Rootfs};
 
 use crate::process::{Process, close_to_others};
 use crate::user::is_pipe;
@@ -135,9 +135,17 @@ impl Table {
     }
 }
 
-/// The parent's side: opens all that the container gets of the host, while we may.
+/// The parent's side: writes the id maps of a child in a new user namespace; without ids of its own the
+/// usual ones.
+pub fn map_ids(child: &Child, ids: Option<IdMaps>) -> Result<()> {
+    ids.map_or_else(|| child.map_ids(), |ids| ids.write(child.pid()))
+}
+
+/// The parent's side: opens all that the container gets of the host, while we may. One without ids of its
+/// own does so by itself.
 // ANCHOR: open
-pub fn open_rootfs(rootfs: &Rootfs, maps: IdMaps) -> Result<Parts> {
+pub fn open_rootfs(rootfs: &Rootfs, ids: Option<IdMaps>) -> Result<Option<Parts>> {
+    let Some(maps) = ids else { return Ok(None) };
     ensure!(
         find()? == maps,
         "its ids are no longer those of {NAME} in /etc/subuid and /etc/subgid; make the container anew"
@@ -157,9 +165,14 @@ pub fn open_rootfs(rootfs: &Rootfs, maps: IdMaps) -> Result<Parts> {
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
     };
-    among_other_mounts(own_mounts, || rootfs.open_for(&owners))
+    among_other_mounts(own_mounts, || rootfs.open_for(&owners)).map(Some)
 }
 // ANCHOR_END: open
+
+/// The child's side: makes this its root, of what its parent has opened for it, if it had to.
+pub fn enter(rootfs: &Rootfs, parts: Option<Parts>) -> Result<Root> {
+    parts.map_or_else(|| rootfs.enter(), |parts| rootfs.enter_with(parts))
+}
 
 /// Does `work` in the mount namespace that `leave` goes to, and comes back; with our root and working
 /// directory, which setns(2) makes those of the other.
@@ -197,8 +210,12 @@ pub fn provide(process: &Process, maps: IdMaps, stdio: &[BorrowedFd<'_>]) -> Res
 }
 
 /// The child's side, with its maps written: becomes root of its user namespace. Until then it is the host's
-/// root to all files that it can reach, but has no capability over anything of the host.
-pub fn become_root() -> Result<()> {
+/// root to all files that it can reach, but has no capability over anything of the host. Without ids of its own
+/// it is root already.
+pub fn become_root(ids: Option<IdMaps>) -> Result<()> {
+    if ids.is_none() {
+        return Ok(());
+    }
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setgroups(&[])
         .and_then(|()| setresgid(gid, gid, gid))

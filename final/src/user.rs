@@ -13,8 +13,8 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::statfs::{FsType, fstatfs};
-use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
-use step01_namespaces::see;
+use nix::unistd::{Gid, Uid, fchown, geteuid, setgroups, setresgid, setresuid};
+use step01_namespaces::{in_user_namespace, see};
 use step03_rootfs::Root;
 
 use crate::process::close_to_others;
@@ -184,6 +184,12 @@ impl User {
         }
         Ok(())
     }
+}
+
+/// Whether what we mount is mounted in a user namespace: a plain user's container has one, and we may be in
+/// one ourselves.
+pub fn is_rootless() -> Result<bool> {
+    Ok(!geteuid().is_root() || in_user_namespace()?)
 }
 
 /// Whether it is a pipe without a name.

@@ -128,9 +128,12 @@ pub fn suite(tests: &'static [Test]) -> ExitCode {
         let name = format!("{}/{mark}{}", test.name, who.name());
         let trial = Trial::test(name.clone(), move || run_apart(&name));
         let path = search_path();
-        let is_there = |tool: &str| match tool.strip_prefix("/dev/") {
-            Some(_) => root || access(tool, AccessFlags::R_OK | AccessFlags::W_OK).is_ok(),
-            None => is_on(&path, tool),
+        let is_there = |tool: &str| {
+            if tool.starts_with("/dev/") {
+                root || access(tool, AccessFlags::R_OK | AccessFlags::W_OK).is_ok()
+            } else {
+                is_on(&path, tool)
+            }
         };
         let missing = test.tools.iter().copied().filter(|tool| !is_there(tool));
         let missing = missing.collect::<Vec<_>>().join(", ");

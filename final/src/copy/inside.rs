@@ -101,24 +101,23 @@ impl Inside {
     /// Begins a child that does `work` in there, and can do little else.
     pub fn begin(self, work: impl FnOnce() -> Result<()>) -> Result<Work> {
         let (parent, ids) = (getpid(), self.ids);
-        let become_root = || ids.map_or(Ok(()), |_| remap::become_root());
         match self.way {
             Way::Running(join) => {
                 close_to_others()?; // before the child is there to be seen: it inherits this
                 Work::start(Namespaces::default(), None, || {
                     join.before_clone()?; // the user namespace; it has no PID namespace
                     join.after_clone()?;
-                    become_root()?;
+                    remap::become_root(ids)?;
                     restrict(parent)?;
                     work()
                 })
             }
             // The child has a copy of the lock, so that it ends with the later one of us.
             Way::AtRest(rootfs, namespaces, _lock) => {
-                let parts = ids.map(|ids| remap::open_rootfs(&rootfs, ids)).transpose()?;
+                let parts = remap::open_rootfs(&rootfs, ids)?;
                 Work::start(namespaces, ids, || {
                     namespaces.set_up("")?;
-                    become_root()?;
+                    remap::become_root(ids)?;
                     enter(&rootfs, parts)?;
                     restrict(parent)?;
                     work()
@@ -130,10 +129,7 @@ impl Inside {
 
 /// A container's root as its next start will see it.
 fn enter(rootfs: &Rootfs, parts: Option<Parts>) -> Result<()> {
-    let root = match parts {
-        Some(parts) => rootfs.enter_with(parts)?,
-        None => rootfs.enter()?,
-    };
+    let root = remap::enter(rootfs, parts)?;
     rootfs.make_read_only(&root)?;
     // What is written there would be gone with us, without a word.
     for mount in rootfs.mounts.iter().filter(|mount| mount.kind == "tmpfs") {

@@ -25,12 +25,12 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{
     Gid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, mkfifoat, symlinkat, unlinkat,
 };
-use step01_namespaces::in_user_namespace;
 use step03_rootfs::Root;
 use tar::{Archive, Entry, EntryType};
 
 use super::metadata::{Metadata, proc_path, set_attribute};
 use super::stream::{Hashing, Limited, Padded};
+use crate::user::is_rootless;
 
 /// The most bytes that one layer may have, unpacked.
 pub const MOST_BYTES: u64 = 64 << 30;
@@ -67,7 +67,7 @@ pub fn unpack(archive: impl Read, tree: &Path) -> Result<Unpacked> {
     let mut unpacker = Unpacker {
         root: Root::open(tree)?,
         // overlayfs reads the one or the other: see its mount option userxattr.
-        opaque: if is_root && !in_user_namespace()? { "trusted" } else { "user" },
+        opaque: if is_rootless()? { "user" } else { "trusted" },
         is_root,
         directories: BTreeMap::new(),
         unpacked: Unpacked::default(),

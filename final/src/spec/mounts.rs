@@ -6,11 +6,12 @@ use std::slice;
 use anyhow::{Result, ensure};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
-use step01_namespaces::{Namespace, Namespaces, in_user_namespace};
+use step01_namespaces::{Namespace, Namespaces};
 use step03_rootfs::{Image, Mount, default_mounts};
 
 use super::{Request, utf8};
 use crate::cli::{HostDevice, RunArgs};
+use crate::user::is_rootless;
 
 /// All that is mounted, in order.
 pub(super) fn mounts(args: &RunArgs, request: &Request, new: Namespaces) -> Result<Vec<Value>> {
@@ -47,7 +48,7 @@ pub(super) fn mounts(args: &RunArgs, request: &Request, new: Namespaces) -> Resu
         .chain(defaults)
         .chain(mounts)
         .chain(options.all()?)
-        .chain(binds_devices()?.then(|| options.device.iter().map(bind)).into_iter().flatten())
+        .chain(is_rootless()?.then(|| options.device.iter().map(bind)).into_iter().flatten())
         .map(|mut mount| {
             // What we mount below /sys ourselves is read-only, unless it was asked for.
             let writable = match mount.kind.as_str() {
@@ -75,11 +76,6 @@ fn sized(mut mount: Mount, shm_size: Option<u64>) -> Mount {
     mount
 }
 
-/// Whether devices are the host's own nodes: who is in a user namespace cannot make others.
-fn binds_devices() -> Result<bool> {
-    Ok(!geteuid().is_root() || in_user_namespace()?)
-}
-
 /// Of all bind mounts only these are not `nodev`.
 fn bind(device: &HostDevice) -> Mount {
     let mut mount = Mount::bind(&device.source, &device.device.destination, false);
@@ -89,8 +85,8 @@ fn bind(device: &HostDevice) -> Mount {
 
 /// The devices for which nodes are made, as config.json has them (config-linux.md, "Devices").
 pub(super) fn devices(args: &RunArgs) -> Result<Vec<Value>> {
-    if binds_devices()? {
-        return Ok(Vec::new());
+    if is_rootless()? {
+        return Ok(Vec::new()); // in a user namespace none can be made: the host's own nodes are bound
     }
     let made = args.mounts.device.iter();
     made.map(|HostDevice { device, .. }| {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{Pid, geteuid};
-use step01_namespaces::{Failure, Namespace, in_user_namespace, pidfd_open, warn};
+use step01_namespaces::{Failure, Namespace, pidfd_open, warn};
 use step02_cgroups::Cgroup;
 
 use super::Store;
@@ -17,6 +17,7 @@ use super::state::{Process, State, is_absent, now};
 use crate::image::set_attribute;
 use crate::monitor::Connection;
 use crate::process::{end, in_child};
+use crate::user::is_rootless;
 
 /// File systems that cannot be an overlay's upper layer: they have no attributes that it could use, or
 /// are overlays or somebody else's disk themselves (overlayfs.rst; the numbers: statfs(2)).
@@ -163,7 +164,6 @@ impl Container {
     /// Reads again what has become of it; `None` if it is gone.
     pub fn reload(&self) -> Result<Option<State>> {
         State::load(&self.path)
-            .with_context(|| format!("cannot use {}/state.json", self.path.display()))
     }
 
     /// Removes it, when its monitor has ended. Who would start it meanwhile waits for our lock, and
@@ -201,11 +201,7 @@ impl Container {
             }
             _ => {}
         }
-        // overlayfs notes in an attribute that a directory hides what the image has (its option userxattr).
-        let is_plain = !geteuid().is_root() || in_user_namespace()?;
-        let opened =
-            File::open(&layer).with_context(|| format!("cannot open {}", layer.display()))?;
-        if is_plain && set_attribute(&opened, "user.final", b"") == Err(Errno::EOPNOTSUPP) {
+        if is_rootless()? && !takes_attributes(&layer)? {
             warn(&format!(
                 "the container cannot remove directories of its image: {} is on a file system without \
                  attributes of `user`, as tmpfs before Linux 6.6 (FINAL_ROOT can name another directory)",
@@ -299,4 +295,10 @@ pub(super) fn remove_tree(path: &Path) -> Result<()> {
 /// only root of such a user namespace may remove it.
 fn remove_as_its_root(path: &Path) -> Result<()> {
     in_child([Namespace::User].into_iter().collect(), || Ok(fs::remove_dir_all(path)?))
+}
+
+/// Whether overlayfs can note there that a directory hides what the image has (its option userxattr).
+fn takes_attributes(layer: &Path) -> Result<bool> {
+    let layer = File::open(layer).with_context(|| format!("cannot open {}", layer.display()))?;
+    Ok(set_attribute(&layer, "user.final", b"") != Err(Errno::EOPNOTSUPP))
 }

@@ -116,12 +116,7 @@ impl Store {
     pub fn list(&self) -> Result<Vec<Container>> {
         let mut found = Vec::new();
         for path in self.directories()? {
-            let state = State::load(&path).with_context(|| {
-                format!(
-                    "cannot use {}/state.json; if no container needs it, remove that directory",
-                    path.display()
-                )
-            })?;
+            let state = State::load(&path)?;
             // One that is just being made or removed has no state.json: it is not there yet, or
             // no longer. What a killed runtime left of it is swept.
             if let Some(state) = state {

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -107,10 +107,16 @@ impl State {
     pub(super) fn load(directory: &Path) -> Result<Option<Self>> {
         let text = match fs::read(directory.join("state.json")) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            text => text?,
+            text => text.map_err(Error::from),
         };
         let name = directory.file_name().unwrap_or_default();
-        Self::parse(&text, &name.to_string_lossy()).map(Some)
+        let state = text.and_then(|text| Self::parse(&text, &name.to_string_lossy()));
+        state.map(Some).with_context(|| {
+            format!(
+                "cannot use {}/state.json; if no container needs it, remove that directory",
+                directory.display()
+            )
+        })
     }
 
     /// Reads and checks the text of the state.json of container `id`.

@@ -109,7 +109,7 @@ pub fn run(args: &ExecArgs) -> Result<u8> {
         cgroup.join()?;
         bundle.process.leave_caller()?;
         join.after_clone()?;
-        bundle.ids.map_or(Ok(()), |_| remap::become_root())?;
+        remap::become_root(bundle.ids)?;
         let root = Root::open(Path::new("/"))?;
         enter(&root, &workdir)?;
         let user = bundle.process.user.find(&root)?;

@@ -8,9 +8,7 @@ use std::thread::available_parallelism;
 use anyhow::Result;
 use clap::Args;
 use nix::sys::utsname::uname;
-use nix::unistd::geteuid;
 use serde_json::{Value, json};
-use step01_namespaces::in_user_namespace;
 use step02_cgroups::{Version, place};
 
 use super::stats::machines_memory;
@@ -19,6 +17,7 @@ use crate::image::Images;
 use crate::network::{rootless, uplink};
 use crate::status::Status;
 use crate::store::{self};
+use crate::user::is_rootless;
 
 /// `info [-f FORMAT]`
 #[derive(Args, Debug, Clone)]
@@ -103,7 +102,7 @@ fn security_options() -> Result<Vec<&'static str>> {
     let is_there = |path: &str| Path::new(path).exists();
     let options = [
         ("name=seccomp,profile=builtin", is_there("/proc/sys/kernel/seccomp/actions_avail")),
-        ("name=rootless", !geteuid().is_root() || in_user_namespace()?),
+        ("name=rootless", is_rootless()?),
         ("name=cgroupns", is_there("/proc/self/ns/cgroup")),
         ("name=no-new-privileges", true),
     ];
