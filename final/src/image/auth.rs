@@ -11,6 +11,7 @@ use ureq::http::Uri;
 
 use super::name::DOCKER_HUB;
 use super::registry::{is_local, read_body};
+use super::trust::explain;
 
 /// docker's ~/.docker/config.json, as far as we need it.
 #[derive(Deserialize, Default)]
@@ -76,7 +77,7 @@ impl Challenge {
         let login = login(host)?;
         match (self, login) {
             (Self::Bearer { realm, service }, login) => {
-                token(agent, realm, service.as_deref(), repository, login)
+                token(agent, host, realm, service.as_deref(), repository, login)
             }
             (Self::Basic, Some(login)) => Ok(format!("Basic {login}")),
             (Self::Basic, None) => {
@@ -89,6 +90,7 @@ impl Challenge {
 /// Gets a token. A name and a password go only where nobody else can read them.
 fn token(
     agent: &ureq::Agent,
+    host: &str,
     realm: &str,
     service: Option<&str>,
     repository: &str,
@@ -106,7 +108,10 @@ fn token(
     if let Some(login) = login {
         request = request.header("Authorization", format!("Basic {login}"));
     }
-    let response = request.call().with_context(|| format!("cannot get a token from {realm}"))?;
+    let response = request
+        .call()
+        .map_err(|error| explain(error, host))
+        .with_context(|| format!("cannot get a token from {realm}"))?;
     let status = response.status();
     ensure!(status.is_success(), "cannot get a token from {realm}: {status}");
     let token: Token = serde_json::from_slice(&read_body(response)?)

@@ -1,6 +1,5 @@
 //! A registry, as a client of the OCI distribution specification sees it.
 
-use std::fs;
 use std::io::{self, Error, Read};
 use std::net::IpAddr;
 use std::thread::sleep;
@@ -9,12 +8,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use oci_spec::image::{Descriptor, MediaType};
 use ureq::http::Response;
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, BodyReader};
 
 use super::auth::Challenge;
 use super::images::{MOST_JSON, digest_of};
 use super::name::{DOCKER_HUB, Name, Version};
+use super::trust::{authorities, explain, is_refused};
 
 /// Where Docker Hub's registry is; its name is another.
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
@@ -43,20 +43,20 @@ pub(super) fn is_local(host: &str) -> bool {
 impl Registry {
     /// Asks the registry of an image whether it is one, and shows it who we are if it wants that.
     pub fn open(name: &Name) -> Result<Self> {
-        let agent = agent();
         let host = if name.registry == DOCKER_HUB { DOCKER_HUB_HOST } else { &name.registry };
+        let agent = agent(&name.registry)?;
         let without_port = host.rsplit_once(':').map_or(host, |(host, _)| host);
-        let schemes = if is_local(without_port) { &["https", "http"][..] } else { &["https"] };
-        let mut answer = Err(anyhow::anyhow!("no way to ask it"));
-        let mut scheme = "";
-        for tried in schemes {
-            scheme = tried;
-            answer = agent.get(format!("{scheme}://{host}/v2/")).call().map_err(Into::into);
-            if answer.is_ok() {
-                break;
-            }
+        let ask = |scheme: &str| agent.get(format!("{scheme}://{host}/v2/")).call();
+        let mut scheme = "https";
+        let mut answer = ask(scheme);
+        // Who speaks TLS is not asked without it.
+        if is_local(without_port) && answer.as_ref().is_err_and(|error| !is_refused(error)) {
+            scheme = "http";
+            answer = ask(scheme);
         }
-        let answer = answer.with_context(|| format!("cannot reach the registry {host}"))?;
+        let answer = answer
+            .map_err(|error| explain(error, &name.registry))
+            .with_context(|| format!("cannot reach the registry {host}"))?;
         let base = format!("{scheme}://{host}/v2/{}", name.repository);
         let mut registry = Self { agent, base, authorization: None };
         match answer.status().as_u16() {
@@ -112,33 +112,14 @@ impl Registry {
     }
 }
 
-fn agent() -> Agent {
+fn agent(host: &str) -> Result<Agent> {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .user_agent(concat!("final/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(Duration::from_secs(30)))
         .timeout_per_read(Some(Duration::from_secs(60)))
-        .tls_config(TlsConfig::builder().root_certs(authorities()).build());
-    config.build().into()
-}
-
-/// Whom the system trusts; where it has no list in one file, Mozilla's.
-fn authorities() -> RootCerts {
-    let files = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
-    let texts = files.iter().filter_map(|path| fs::read(path).ok());
-    let certificates: Vec<_> = texts
-        .flat_map(|text| {
-            let items = parse_pem(&text).filter_map(|item| match item {
-                Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                _ => None,
-            });
-            items.collect::<Vec<_>>()
-        })
-        .collect();
-    if certificates.is_empty() {
-        return RootCerts::WebPki;
-    }
-    RootCerts::new_with_certs(&certificates)
+        .tls_config(TlsConfig::builder().root_certs(authorities(host)?).build());
+    Ok(config.build().into())
 }
 
 /// All of a short answer.

@@ -9,6 +9,7 @@ mod layers;
 mod made;
 mod others;
 mod registry;
+mod tls;
 mod verbs;
 
 use std::fs;
@@ -28,6 +29,7 @@ use hostile::*;
 use layers::*;
 use others::*;
 use registry::*;
+use tls::*;
 use verbs::*;
 
 static TESTS: &[Test] = &[
@@ -65,6 +67,8 @@ static TESTS: &[Test] = &[
     test!(what_a_registry_says_is_verified, [Root, Plain]),
     test!(an_index_and_a_redirection_are_followed, [Root, Plain]),
     test!(a_registry_may_ask_who_we_are, [Root, Plain]),
+    // tls.rs
+    test!(a_registry_shows_a_certificate, [Root, Plain], tools ["openssl", "skopeo", "docker-registry"]),
 ];
 
 fn main() -> ExitCode {

@@ -15,7 +15,8 @@ use workshop::suite::run;
 use crate::made::{Layer, docker_archive, gzip};
 use crate::{Scratch, done, images, script};
 
-fn tool(scratch: &Scratch, words: &[&str]) -> String {
+/// What one of these programs prints.
+pub fn tool(scratch: &Scratch, words: &[&str]) -> String {
     let mut tool = Command::new(words[0]);
     tool.args(&words[1..])
         .current_dir(&scratch.0)

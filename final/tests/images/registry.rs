@@ -121,7 +121,7 @@ fn is_there(address: &str) {
     done(&["rmi", name]);
 }
 
-struct Server(Child);
+pub struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -130,19 +130,28 @@ impl Drop for Server {
     }
 }
 
-pub fn debians_registry_serves_us(who: Who) {
-    let scratch = Scratch::new();
+/// Debian's registry, with the data in `scratch`; returns when it listens.
+pub fn debians(scratch: &Scratch, address: &str, tls: &Value) -> Server {
     let data = scratch.path("data");
     let config = json!({
         "version": "0.1", "storage": { "filesystem": { "rootdirectory": data } },
-        "http": { "addr": "127.0.0.1:5000" },
+        "http": { "addr": address, "tls": tls },
     });
     let config = scratch.write("config.yml", config.to_string()); // JSON is YAML, too
-    let mut registry = Command::new("docker-registry");
-    registry.args(["serve", &config]).stdin(Stdio::null());
-    let registry = registry.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let _registry = Server(registry);
-    eventually("the registry listens", || TcpStream::connect("127.0.0.1:5000").is_ok());
+    start(address, Command::new("docker-registry").args(["serve", &config]))
+}
+
+/// A server of somebody else's; returns when it listens.
+pub fn start(address: &str, server: &mut Command) -> Server {
+    let server = server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let server = Server(server.spawn().unwrap());
+    eventually("the server listens", || TcpStream::connect(address).is_ok());
+    server
+}
+
+pub fn debians_registry_serves_us(who: Who) {
+    let scratch = Scratch::new();
+    let _registry = debians(&scratch, "127.0.0.1:5000", &json!({}));
 
     let push = |text: &str| {
         let layers = [Layer::base().bytes(), Layer::new().file("text", text).bytes()];

@@ -214,6 +214,7 @@ static TESTS: &[Test] = &[
     test!(without_a_cgroup_processes_are_not_shared, [LabRoot, Plain], NoLimits),
     // remap.rs
     test!(root_in_a_remapped_container_is_nobody_on_the_host, [Root], IdMaps),
+    test!(an_image_on_disk_is_remapped, [Root], IdMapsOnDisk),
     test!(a_remapped_container_is_started_again, [Root], IdMaps),
     test!(options_are_the_same_in_a_remapped_container, [Root], IdMaps),
     test!(volumes_of_a_remapped_container_stay_their_owners, [Root], IdMaps),
