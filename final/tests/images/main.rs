@@ -37,6 +37,7 @@ static TESTS: &[Test] = &[
     test!(images_are_imported_listed_named_and_removed, [Root, LabRoot, Plain]),
     test!(an_image_in_use_is_not_removed, [Root, LabRoot, Plain]),
     test!(prune_removes_what_nobody_uses, [Root, Plain]),
+    test!(what_containers_take_is_counted, [Root, LabRoot, Plain]),
     test!(two_loads_at_once, [Root, Plain]),
     test!(a_killed_load_leaves_nothing, [Root, LabRoot, Plain]),
     test!(a_full_disk_leaves_nothing, [Root, LabRoot]),
