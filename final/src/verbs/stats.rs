@@ -97,9 +97,10 @@ fn table(store: &Store, ids: &[String], args: &StatsArgs) -> Result<String> {
         "MemUsage": "MEM USAGE / LIMIT",
         "MemPerc": "MEM %",
         "NetIO": "NET I/O",
+        "BlockIO": "BLOCK I/O",
         "PIDs": "PIDS",
     });
-    let columns = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "PIDs"];
+    let columns = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"];
     Format::list(args.format.as_ref(), &columns, &titles, &rows)
 }
 
@@ -123,12 +124,13 @@ fn row(
     #[allow(clippy::cast_precision_loss, reason = "a share of memory is shown with two digits")]
     let share = usage.memory.map(|used| percent(used as f64 / limit.max(1) as f64));
     let memory = usage.memory.map(|used| format!("{} / {}", binary(used), binary(limit)));
-    let network = network(first).map(|(i, o)| format!("{} / {}", decimal(i), decimal(o)));
+    let both = |(i, o)| format!("{} / {}", decimal(i), decimal(o));
     Ok(json!({
         "CPUPerc": cpu.unwrap_or_else(unknown),
         "MemUsage": memory.unwrap_or_else(unknown),
         "MemPerc": share.unwrap_or_else(unknown),
-        "NetIO": network.unwrap_or_else(unknown),
+        "NetIO": network(first).map_or_else(unknown, both),
+        "BlockIO": usage.read.zip(usage.written).map_or_else(unknown, both),
         "PIDs": usage.pids.map_or_else(unknown, |pids| pids.to_string()),
     }))
 }
@@ -140,6 +142,7 @@ fn nothing() -> Value {
         "MemUsage": "0B / 0B",
         "MemPerc": "0.00%",
         "NetIO": "0B / 0B",
+        "BlockIO": "0B / 0B",
         "PIDs": "0",
     })
 }

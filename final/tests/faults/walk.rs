@@ -313,6 +313,7 @@ fn is_usage(path: &str) -> bool {
         "cpu.stat",
         "cpuacct.usage",
         "pids.current",
+        "io.stat",
     ];
     path.starts_with("/sys/fs/cgroup/") && files.iter().any(|file| path.ends_with(file))
 }
