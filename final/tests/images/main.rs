@@ -6,6 +6,7 @@ mod archives;
 mod config;
 mod hostile;
 mod layers;
+mod login;
 mod made;
 mod others;
 mod registry;
@@ -27,6 +28,7 @@ use archives::*;
 use config::*;
 use hostile::*;
 use layers::*;
+use login::*;
 use others::*;
 use registry::*;
 use tls::*;
@@ -67,7 +69,11 @@ static TESTS: &[Test] = &[
     test!(what_breaks_off_goes_on, [Root, Plain]),
     test!(what_a_registry_says_is_verified, [Root, Plain]),
     test!(an_index_and_a_redirection_are_followed, [Root, Plain]),
+    // login.rs
     test!(a_registry_may_ask_who_we_are, [Root, Plain]),
+    test!(who_we_are_is_told_to_nobody_else, [Root, Plain]),
+    test!(a_token_is_renewed, [Plain]),
+    test!(another_program_may_know_our_password, [Root, Plain]),
     // tls.rs
     test!(a_registry_shows_a_certificate, [Root, Plain], tools ["openssl", "skopeo", "docker-registry"]),
 ];
