@@ -91,7 +91,11 @@ impl Challenge {
 
     /// The value of the header Authorization that it wants, for pulling from `repository`.
     pub fn answer(&self, agent: &ureq::Agent, host: &str, repository: &str) -> Result<String> {
-        let login = login(host)?;
+        // Many images are for everybody: then it does not matter who cannot tell.
+        let login = login(host).unwrap_or_else(|error| {
+            warn(&format!("going on without a password for {host}: {error:#}"));
+            None
+        });
         match (self, login) {
             (Self::Bearer { realm, service }, login) => {
                 token(agent, host, realm, service.as_deref(), repository, login)
@@ -151,13 +155,7 @@ fn login(host: &str) -> Result<Option<String>> {
     let config: DockerConfig = serde_json::from_slice(&text)
         .with_context(|| format!("{} is not as docker writes it", path.display()))?;
     let helper = of(host, &config.helpers).or(config.helper.as_ref());
-    // Many images are for everybody: then it does not matter what this one cannot tell.
-    let told = helper.and_then(|name| {
-        ask_helper(name, host).unwrap_or_else(|error| {
-            warn(&format!("going on without a password for {host}: {error:#}"));
-            None
-        })
-    });
+    let told = helper.map_or(Ok(None), |name| ask_helper(name, host))?;
     Ok(told.or_else(|| find_login(&config, host)))
 }
 

@@ -266,6 +266,7 @@ pub fn another_program_may_know_our_password(who: Who) {
         // Who needs no password needs nobody to ask for it.
         (of_all("empty"), &open, 0, ""),
         (of_all("missing"), &open, 0, "cannot run docker-credential-missing"),
+        (json!("no table"), &open, 0, "config.json is not as docker writes it"),
     ] {
         scratch.write("config.json", config.to_string());
         let path = format!("{}:{}", scratch.path("bin"), std::env::var("PATH").unwrap());

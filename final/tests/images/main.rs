@@ -68,6 +68,8 @@ static TESTS: &[Test] = &[
     test!(debians_registry_serves_us, [Root, Plain], tools ["skopeo", "docker-registry"]),
     test!(what_breaks_off_goes_on, [Root, Plain]),
     test!(what_a_registry_says_is_verified, [Root, Plain]),
+    test!(a_registry_that_does_not_end, [Root, Plain]),
+    test!(a_killed_pull_leaves_nothing, [Root, Plain]),
     test!(an_index_and_a_redirection_are_followed, [Root, Plain]),
     // login.rs
     test!(a_registry_may_ask_who_we_are, [Root, Plain]),

@@ -1,19 +1,21 @@
 //! Registries: Debian's, and one of ours that lies, breaks off, and asks who we are.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::{Value, json};
 use workshop::lab::Who;
-use workshop::suite::{Outcome, eventually};
+use workshop::suite::{Outcome, command, eventually};
 
 use crate::made::{Layer, configuration, descriptor, docker_archive, oci_blobs, sha256};
 use crate::others::skopeo;
-use crate::{Scratch, done, final_, rest};
+use crate::{BINARY, Scratch, done, final_, images, rest};
 
 /// What somebody has asked a server for.
 pub struct Request {
@@ -29,11 +31,13 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// Where the connection breaks.
     pub cut: Option<usize>,
+    /// Instead of all that: what comes once, and then without end.
+    pub endless: Option<(&'static str, &'static str)>,
 }
 
 pub fn ok(kind: &str, body: &[u8]) -> Answer {
     let headers = vec![("Content-Type", kind.to_owned())];
-    Answer { status: 200, headers, body: body.to_vec(), cut: None }
+    Answer { status: 200, headers, body: body.to_vec(), ..Answer::default() }
 }
 
 /// A server on loopback; returns its address. It ends with the test.
@@ -64,6 +68,15 @@ fn talk(mut stream: &TcpStream, answer: &impl Fn(&Request) -> Answer) -> std::io
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
     let answer = answer(&Request { path, headers });
+    if let Some((once, again)) = answer.endless {
+        stream.write_all(once.as_bytes())?;
+        loop {
+            stream.write_all(again.repeat(100).as_bytes())?; // until nobody listens
+            if again.is_empty() {
+                stream.read_exact(&mut [0])?; // until nobody is there
+            }
+        }
+    }
     let length = answer.body.len();
     write!(
         stream,
@@ -374,6 +387,65 @@ pub fn what_a_registry_says_is_verified(who: Who) {
         "{refused:?}"
     );
     assert_eq!(rest(who), [""; 0]);
+}
+
+pub fn a_registry_that_does_not_end(who: Who) {
+    let headers = ("HTTP/1.1 200 x\r\n", "X-More: and more\r\n");
+    let body =
+        ("HTTP/1.1 200 x\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n", "and more");
+    let refusal =
+        ("HTTP/1.1 401 x\r\nWWW-Authenticate: Basic\r\nConnection: close\r\n\r\n", "and more");
+    for (place, endless, named) in [
+        ("/v2/", headers, "cannot reach the registry"),
+        ("/manifests/", headers, "cannot get latest"),
+        ("/blobs/", headers, "cannot get sha256:"),
+        ("/v2/", refusal, "docker login"),
+        ("/manifests/", body, "larger than it may be"),
+        ("/blobs/", body, "larger than its manifest says"),
+    ] {
+        let image = image();
+        let address = serve(move |request| {
+            let here = request.path.contains(place) && (place != "/v2/" || request.path == place);
+            Answer { endless: here.then_some(endless), ..find(&image, request) }
+        });
+        let refused = pull(&address, "");
+        assert_eq!(refused.status, Some(1), "{place}: {refused:?}");
+        assert!(refused.stderr.contains(named), "{place}: {refused:?}");
+        assert_eq!(rest(who), [""; 0], "{place}");
+    }
+}
+
+/// It begins anew: what was there goes with the next command, which may be the next pull.
+pub fn a_killed_pull_leaves_nothing(who: Who) {
+    let image = image();
+    let slow = Arc::new(AtomicBool::new(true));
+    let ours = Arc::clone(&slow);
+    let address = serve(move |request| {
+        let answer = find(&image, request);
+        let endless = Some(("HTTP/1.1 200 x\r\nContent-Length: 512000\r\n\r\na part", ""));
+        let endless = endless.filter(|_| is_large(&answer) && ours.load(Relaxed));
+        Answer { endless, ..answer }
+    });
+    for next in ["gc", "pull"] {
+        slow.store(true, Relaxed);
+        let mut pulling = command(BINARY, &["pull", &format!("{address}/some/thing")]);
+        let mut pulling = pulling.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("it waits for the layer", || {
+            let mut drafts = rest(who).into_iter().map(|name| images(who).join(&name[1..]));
+            drafts.any(|draft| fs::read(draft.join("blobs/unnamed")).is_ok_and(|b| b == b"a part"))
+        });
+        pulling.kill().unwrap();
+        pulling.wait().unwrap();
+        assert_eq!(rest(who).len(), 1);
+        slow.store(false, Relaxed);
+        if next == "gc" {
+            done(&["gc"]);
+        } else {
+            assert_eq!(pull(&address, "").status, Some(0));
+            is_there(&address);
+        }
+        assert_eq!(rest(who), [""; 0], "{next}");
+    }
 }
 
 /// The manifest of this machine is found behind an index, and the layer behind a redirection.
