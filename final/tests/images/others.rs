@@ -21,7 +21,9 @@ pub fn tool(scratch: &Scratch, words: &[&str]) -> String {
     tool.args(&words[1..])
         .current_dir(&scratch.0)
         .env("TMPDIR", &scratch.0)
-        .env("HOME", &scratch.0);
+        .env("HOME", &scratch.0)
+        // Or skopeo keeps notes for root in /var/lib/containers/cache, and all tests and machines share them.
+        .env("_CONTAINERS_ROOTLESS_UID", "1000");
     let outcome = run(&mut tool, Duration::from_secs(100));
     assert_eq!(outcome.status, Some(0), "{words:?}: {outcome:?}");
     outcome.stdout
