@@ -57,6 +57,9 @@ enum Ends {
     Now,
 }
 
+/// A user's pipe holds no more (/proc/sys/fs/pipe-max-size).
+const MOST_IN_A_PIPE: usize = 1 << 20;
+
 /// A program that runs.
 struct Program<'p> {
     child: &'p mut Child,
@@ -122,12 +125,18 @@ impl Hub {
         while !self.turn(Some(&mut program), self.deadline)? {
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 self.deadline = None;
-                program.signal(Signal::SIGKILL, true)?;
+                program.signal(Signal::SIGKILL)?;
             }
         }
-        // All that it wrote, which is no more than what fits into a pipe.
+        // All that it wrote, and no more than that: others may go on, if they share its PID namespace.
         for stream in [Stream::Output, Stream::Errors] {
-            while self.take_output(&mut program.streams, stream)? {}
+            let mut left = MOST_IN_A_PIPE;
+            while left > 0 {
+                match self.take_output(&mut program.streams, stream)? {
+                    0 => break,
+                    len => left = left.saturating_sub(len),
+                }
+            }
         }
         if let Some(log) = &mut self.log {
             log.end().unwrap_or_else(|error| warn(&format!("the log has a gap: {error}")));
@@ -178,9 +187,7 @@ impl Hub {
                     program.as_mut().map_or(Ok(()), |p| self.give_input(&mut p.streams))?;
                 }
                 Source::Output(stream) => {
-                    program
-                        .as_mut()
-                        .map_or(Ok(false), |p| self.take_output(&mut p.streams, stream))?;
+                    program.as_mut().map_or(Ok(0), |p| self.take_output(&mut p.streams, stream))?;
                 }
             }
         }
@@ -271,14 +278,13 @@ impl Hub {
                 }
                 Message::Signal(signal) => {
                     self.stopping = true;
-                    let thaw = signal == Signal::SIGKILL;
-                    program.as_ref().map_or(Ok(()), |program| program.signal(signal, thaw))?;
+                    program.as_ref().map_or(Ok(()), |program| program.signal(signal))?;
                 }
                 Message::Stop(signal, grace) => {
                     self.stopping = true;
                     let grace = grace.map(|seconds| Duration::from_secs(seconds.into()));
                     self.deadline = grace.map(|grace| Instant::now() + grace);
-                    program.as_ref().map_or(Ok(()), |program| program.signal(signal, true))?;
+                    program.as_ref().map_or(Ok(()), |program| program.signal(signal))?;
                 }
                 // Our own lines.
                 _ => client.ends = Ends::Now,
@@ -316,23 +322,24 @@ impl Hub {
         Ok(())
     }
 
-    /// Reads once what the program wrote, for the log and for clients; false if there is nothing.
-    fn take_output(&mut self, streams: &mut Streams, stream: Stream) -> Result<bool> {
+    /// Reads once what the program wrote, for the log and for clients; returns how many bytes, 0 if there
+    /// is nothing.
+    fn take_output(&mut self, streams: &mut Streams, stream: Stream) -> Result<usize> {
         let source = match stream {
             Stream::Output => &mut streams.output,
             Stream::Errors => &mut streams.errors,
         };
-        let Some(file) = source else { return Ok(false) };
+        let Some(file) = source else { return Ok(0) };
         let mut buffer = [0; MOST_BYTES];
         let len = match file.read(&mut buffer) {
-            Err(error) if is_momentary(&error) => return Ok(false),
+            Err(error) if is_momentary(&error) => return Ok(0),
             // Nobody has the other side of a terminal open any more.
             Err(error) if error.raw_os_error() == Some(libc::EIO) => 0,
             len => len.with_context(|| format!("cannot read the program's {}", stream.name()))?,
         };
         if len == 0 {
             *source = None;
-            return Ok(false);
+            return Ok(0);
         }
         if let Some(log) = &mut self.log
             && let Err(error) = log.write(stream, &buffer[..len])
@@ -345,7 +352,7 @@ impl Hub {
         for client in self.clients.iter_mut().filter(|client| client.attached) {
             client.send(bytes.clone());
         }
-        Ok(true)
+        Ok(len)
     }
 
     fn say(&mut self, message: &Message) {
@@ -371,9 +378,9 @@ impl Hub {
 
 impl Program<'_> {
     /// One that is paused gets it only when it is thawed.
-    fn signal(&self, signal: Signal, thaw: bool) -> Result<()> {
+    fn signal(&self, signal: Signal) -> Result<()> {
         self.child.kill(signal)?;
-        if thaw { self.cgroup.thaw() } else { Ok(()) }
+        self.cgroup.thaw()
     }
 }
 

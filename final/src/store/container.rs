@@ -4,16 +4,17 @@ use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{Pid, geteuid};
 use step01_namespaces::{Failure, Namespace, pidfd_open, warn};
 use step02_cgroups::Cgroup;
 
-use super::Store;
 use super::state::{Process, State, is_absent, now};
+use super::{MOMENT, Store};
 use crate::image::set_attribute;
 use crate::monitor::Connection;
 use crate::process::{end, in_child};
@@ -166,17 +167,18 @@ impl Container {
         State::load(&self.path)
     }
 
-    /// Removes it, when its monitor has ended. Who would start it meanwhile waits for our lock, and
-    /// then finds nothing.
-    pub fn remove(self) -> Result<()> {
-        match File::open(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()), // --rm was faster
-            lock => {
-                let lock = lock?;
-                lock.lock()?;
-                remove_tree(&self.path)
+    /// Removes it, when nobody copies its files any more; an error if it has been started meanwhile.
+    pub fn remove(mut self) -> Result<()> {
+        while let Some(state) = self.reload()? {
+            self.state = state;
+            ensure!(!self.is_alive()?, "the container {} is running", self.state.name);
+            // Who would start it now has to wait for this lock, and then finds nothing.
+            if let Some(_lock) = self.lock_at_rest()? {
+                return remove_tree(&self.path);
             }
+            sleep(MOMENT);
         }
+        Ok(()) // --rm was faster
     }
 
     /// The directory that keeps what it writes, for its next start. None, if that would be on a file
@@ -225,7 +227,9 @@ impl Container {
         self.state.started = Some(now());
         (self.state.exited, self.state.error) = (None, None);
         self.state.oom_killed = false;
-        self.save()
+        self.save()?;
+        self.keep = !self.state.rm; // whatever happens from now on: it may have written something
+        Ok(())
     }
 
     /// Notes the exit status of a container that is to be started again.
@@ -237,22 +241,19 @@ impl Container {
     }
 
     /// Notes how it ended, or why it could not be started, and lets go of it. The directory goes if
-    /// it is `--rm`; one that never started goes with who made it. It goes as well if the note cannot
-    /// be written, or a full disk would stay full.
+    /// it is `--rm`; one that never started goes with who made it.
     pub fn finish(mut self, ended: Result<u8>) -> Result<u8> {
         let status = match &ended {
             Ok(status) => *status,
             Err(error) => error.downcast_ref::<Failure>().map_or(Failure::ENGINE, |f| f.status),
         };
-        let stays = self.keep || (ended.is_ok() && !self.state.rm);
-        self.keep = false;
-        if stays {
+        if self.keep {
             self.state.monitor = None;
             self.state.error = ended.as_ref().err().map(|error| format!("{error:#}"));
-            match self.ended(status) {
-                Ok(()) => self.keep = true,
-                // The program has run, and its status is what our caller waits for.
-                Err(error) => warn(&format!("{error:#}")),
+            // Its status is what our caller waits for; what it wrote stays, and the next command notes
+            // the end of a monitor that is no longer there.
+            if let Err(error) = self.ended(status) {
+                warn(&format!("{error:#}"));
             }
         }
         ended

@@ -100,6 +100,7 @@ impl Store {
             ensure!(!container.is_alive()?, "the container {id} is already running");
             container.state.restarts = 0;
             if container.hold()? {
+                container.keep = !container.state.rm;
                 return Ok(container);
             }
             drop(lock); // a copy of its files may take long, and others have other containers
@@ -177,7 +178,7 @@ impl Store {
                 container.end_orphan()?;
                 message::remove(container.bundle())?;
                 if container.state.started.is_some() {
-                    container.keep = false;
+                    container.keep = !container.state.rm;
                     // 137 is what a shell says of a process that SIGKILL ended.
                     container.finish(Ok(137))?;
                 } else if !container.state.rm && Bundle::load(container.bundle()).is_ok() {

@@ -64,7 +64,7 @@ pub fn a_full_disk(_: Who) {
         assert!(enough.is_some() && refused > 2, "{enough:?} was enough, {refused} were not");
     }
 
-    // Full while a container runs: its program's status is passed on, and its directory goes.
+    // Full while a container runs: its program's status is passed on, and what it wrote stays.
     mount_state("mode=700,size=1m", MsFlags::empty());
     let runtime = start("first");
     fill();
@@ -73,15 +73,20 @@ pub fn a_full_disk(_: Who) {
     assert_eq!(ended.status, Some(137), "{ended:?}");
     assert!(ended.stderr.contains("No space left on device"), "{ended:?}");
     fs::remove_file(format!("{STATE}/filler")).unwrap();
+    let kept = final_(&["ps", "--all", "--format", "{{.Names}} {{.Status}}"]);
+    assert!(kept.stdout.starts_with("first Exited (137)"), "{kept:?}");
+    assert_eq!(final_(&["rm", "first"]).status, Some(0));
 
     // Full when others clean up after a monitor that was killed.
     let mut runtime = start("second");
     fill();
     kill_monitor("second");
     runtime.wait().unwrap();
-    let swept = final_(&["ps", "--all", "--quiet"]);
-    assert_eq!((swept.status, &*swept.stdout), (Some(0), ""), "{swept:?}");
+    let swept = final_(&["ps", "--all", "--format", "{{.Names}}"]);
+    assert_eq!((swept.status, &*swept.stdout), (Some(0), "second\n"), "{swept:?}");
     assert!(swept.stderr.contains("No space left on device"), "{swept:?}");
+    assert_eq!(final_(&["rm", "second"]).status, Some(0)); // the way to have space again
+    assert_eq!(fs::read_dir(format!("{STATE}/containers")).unwrap().count(), 0);
     umount(STATE).unwrap();
 }
 

@@ -14,7 +14,7 @@ use workshop::lab::Who;
 use workshop::pty::Terminal;
 use workshop::suite::{Outcome, command, eventually, finish, get};
 
-use crate::{BINARY, ensure_small_and_idle, final_, monitor, probe_volume};
+use crate::{BINARY, ensure_small_and_idle, final_, monitor, probe_volume, scratch};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -252,6 +252,52 @@ pub fn a_restart_policy_counts(_: Who) {
     done(&["rm", "box"]);
 }
 
+pub fn what_cannot_be_restarted_stays(_: Who) {
+    let volume = format!("{}/volume", scratch());
+    fs::create_dir(&volume).unwrap();
+    fs::write(format!("{volume}/stay"), "").unwrap();
+    let script = "echo > /root/kept; while test -e /v/stay; do sleep 0.01; done; exit 3";
+    let (option, kept) =
+        (format!("{volume}:/v"), || done(&["diff", "box"]).contains("A /root/kept"));
+    detach("box", &["--restart", "always", "-v", &option], script);
+    eventually("it has written", kept);
+    fs::remove_dir_all(&volume).unwrap(); // without it no container can start
+    eventually("it is given up", || listed("box").contains("Exited (125)"));
+    let error = done(&["inspect", "--format", "{{.State.Error}}", "box"]);
+    assert!(error.contains(&volume) && kept(), "{error}");
+    done(&["rm", "box"]);
+}
+
+/// Its state.json cannot be written, as on a full disk.
+pub fn what_cannot_be_noted_stays(_: Who) {
+    detach("box", &[], "echo > /root/kept; exec sleep 1000");
+    eventually("it has written", || done(&["diff", "box"]).contains("A /root/kept"));
+    let id = done(&["inspect", "--format", "{{.Id}}", "box"]);
+    let root = std::env::var("FINAL_ROOT").unwrap();
+    let new = format!("{root}/containers/{}/state.json.new", id.trim());
+    fs::create_dir(&new).unwrap();
+    let killed = final_(&["kill", "box"]);
+    assert_eq!(killed.status, Some(0), "{killed:?}");
+    eventually("its monitor ends", || !final_(&["exec", "box", "true"]).stderr.is_empty());
+    fs::remove_dir(&new).unwrap();
+    eventually("its end is noted", || listed("box").contains("Exited (137)"));
+    assert!(done(&["diff", "box"]).contains("A /root/kept"));
+    done(&["rm", "box"]);
+}
+
+pub fn with_rm_it_goes_after_a_later_start(_: Who) {
+    done(&["create", "--rm", "--name", "box", "host", "true"]);
+    done(&["start", "--attach", "box"]);
+    assert_eq!(listed("box"), "");
+}
+
+/// They share the PID namespace of others, so they do not die with the first process.
+pub fn who_still_writes_holds_up_nobody(_: Who) {
+    detach("box", &["--pid", "host"], "yes & yes >&2 & exit 5");
+    assert_eq!(done(&["wait", "box"]), "5\n");
+    done(&["rm", "box"]);
+}
+
 pub fn stop_ends_what_would_be_restarted(_: Who) {
     detach("box", &["--restart", "always"], "echo run");
     eventually("it was started again", || done(&["logs", "box"]).lines().count() >= 3);
@@ -288,6 +334,9 @@ pub fn a_paused_container_stands_still(_: Who) {
     done(&["unpause", "box"]);
     eventually("it goes on", || lines() > before);
     assert!(final_(&["unpause", "box"]).stderr.contains("not paused"));
+    done(&["pause", "box"]);
+    done(&["kill", "--signal", "WINCH", "box"]); // a signal thaws, as docker's
+    assert!(!listed("box").contains("(Paused)"), "{}", listed("box"));
     // Who is paused can be ended, in both ways.
     done(&["pause", "box"]);
     done(&["stop", "box"]);
