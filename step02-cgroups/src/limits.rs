@@ -84,7 +84,7 @@ impl Memory {
     /// An amount of at least [`Memory::LEAST`] bytes. The kernel counts in an `i64`, as config.json
     /// does.
     pub fn new(bytes: u64) -> Result<Self> {
-        ensure!(bytes >= Self::LEAST, "{bytes} bytes are too little: a container needs 6m");
+        ensure!(bytes >= Self::LEAST, "{bytes} bytes are too little: a container needs 6m (6 MiB)");
         ensure!(i64::try_from(bytes).is_ok(), "{bytes} bytes are too much: no host has that");
         Ok(Self(bytes))
     }

@@ -103,8 +103,10 @@ impl Publish {
                 anyhow!("the port {}/{} is already in use", self.host, self.protocol)
             }
             Errno::EACCES => anyhow!(
-                "the port {} is root's, as all below net.ipv4.ip_unprivileged_port_start",
-                self.host
+                "the port {} is root's, as all below net.ipv4.ip_unprivileged_port_start; take \
+                 another, as in -p 8080:{}",
+                self.host,
+                self.container
             ),
             Errno::EADDRNOTAVAIL => anyhow!("{} is not an address of this host", self.address),
             other => anyhow!(other).context(format!("cannot reserve the port {self}")),

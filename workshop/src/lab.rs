@@ -505,7 +505,7 @@ pub fn greet() {
     let _ = writeln!(
         std::io::stderr(),
         "This is a lab: nothing that you do to its network, mounts or processes reaches your \
-         machine.\nIts links: {}. The internet: http://{}/ (it says who asked), and\n\
+         machine.\nFiles are your machine's own, but those in /run, /proc and /sys.\nIts links: {}. The internet: http://{}/ (it says who asked), and\n\
          http://{}/tcp/ADDRESS/PORT makes {} connect there. A second shell here: \
          cargo workshop lab --join\nLeave with: exit",
         links.join(", "),

@@ -177,6 +177,6 @@ pub fn wait_until_started(connection: &Connection) -> Result<()> {
 /// It takes its container along.
 #[must_use]
 pub fn killed() -> anyhow::Error {
-    let text = "the container's monitor was killed, and the container with it".to_owned();
+    let text = "the container's monitor was killed, and the container with it (after a panic it says why, above)".to_owned();
     Failure { status: Failure::ENGINE, text }.into()
 }

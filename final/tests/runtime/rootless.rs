@@ -119,7 +119,7 @@ pub fn pasta_is_the_way_out(_: Who) {
     host.wait().unwrap();
     let last = pasta().expect("it is there");
     stop("web", web);
-    assert!(!fs::exists(format!("/proc/{last}")).unwrap());
+    eventually("pasta ends", || !fs::exists(format!("/proc/{last}")).unwrap());
     network(&["rm", "blue"]);
 }
 

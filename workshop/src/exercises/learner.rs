@@ -69,6 +69,13 @@ impl Learner {
             "{} is not empty, and may be your work: choose another directory, or remove it",
             directory.display()
         );
+        let within = std::path::absolute(directory)?;
+        if let Some(other) = within.ancestors().skip(1).find(|path| path.join(NOTE).exists()) {
+            bail!(
+                "{} is your workspace already: go on there, with cargo workshop check",
+                other.display()
+            );
+        }
         ensure!(
             !reference().as_os_str().as_encoded_bytes().iter().any(u8::is_ascii_whitespace),
             "the clone is in {}; cargo's aliases take no path with a space: move it to another",

@@ -316,7 +316,7 @@ fn diff(learner: &Learner, exercise: &Exercise) -> Result<()> {
 fn progress(learner: &Learner) -> Result<()> {
     let records = learner.records()?;
     println!("{:<5} {:<46} {:>7} {:>7} {:>5}  state", "", "", "planned", "minutes", "hints");
-    let (mut planned, mut done) = (0, 0);
+    let (mut planned, mut done, mut given) = (0, 0, 0);
     for exercise in all() {
         let record = records.get(exercise.id).copied().unwrap_or_default();
         let (state, minutes) = match (record.done, record.given) {
@@ -325,15 +325,16 @@ fn progress(learner: &Learner) -> Result<()> {
             (None, true) => ("given", "-".into()),
             (None, false) => ("", "-".into()),
         };
-        if state.is_empty() {
-            planned += exercise.minutes;
-        } else {
-            done += 1;
+        match (record.done, record.given) {
+            (Some(_), _) => done += 1,
+            (None, true) => given += 1,
+            (None, false) => planned += exercise.minutes,
         }
         let Exercise { id, title, minutes: plan, .. } = exercise;
         println!("{id:<5} {title:<46} {plan:>7} {minutes:>7} {:>5}  {state}", record.hints);
     }
-    println!("{done} of {} done; about {planned} minutes to go", all().count());
+    let yours = all().count() - given;
+    println!("{done} of {yours} done, {given} given; about {planned} minutes to go");
     Ok(())
 }
 
