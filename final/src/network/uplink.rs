@@ -61,7 +61,8 @@ fn start(program: &Path, note: &Path, spaces: &Spaces) -> Result<()> {
         .with_context(|| format!("cannot run {}", program.display()))?;
     let said = String::from_utf8_lossy(&output.stderr);
     // The last of its words are the reason; before these it may tell that it has nobody to tell them to.
-    ensure!(output.status.success(), "pasta says: {}", said.lines().last().unwrap_or_default());
+    let reason = said.lines().last().unwrap_or_default();
+    ensure!(output.status.success(), "cannot start pasta ({}): {reason}", output.status);
     Ok(())
 }
 
