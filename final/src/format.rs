@@ -68,6 +68,15 @@ impl Format {
         Ok(table(&rows))
     }
 
+    /// Whether it shows this field by name.
+    #[must_use]
+    pub fn shows(&self, field: &str) -> bool {
+        match self {
+            Self::Table(Some(template)) | Self::Template(template) => template.shows(field),
+            Self::Table(None) | Self::Json => false,
+        }
+    }
+
     /// One thing, or by default the usual template's text.
     pub fn show(format: Option<&Self>, usual: &str, thing: &Value) -> Result<String> {
         Ok(match format {
@@ -142,6 +151,15 @@ impl Template {
         ensure!(!in_range, "a {{{{range}}}} without its {{{{end}}}}");
         parts.push(Part::Text(text.to_owned()));
         Ok(Self(parts))
+    }
+
+    fn shows(&self, field: &str) -> bool {
+        let is_it = |path: &[String]| path.first().is_some_and(|name| name == field);
+        self.0.iter().any(|part| match part {
+            Part::Text(_) => false,
+            Part::Field(path) | Part::Json(path) => is_it(path),
+            Part::Range(path, inner) => is_it(path) || inner.shows(field),
+        })
     }
 
     /// The text, with the thing's values in it.

@@ -181,8 +181,9 @@ pub fn among_other_mounts<T>(
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let home = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let root = open("/", flags, Mode::empty())?;
+    let home = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    let home = home.context("cannot open /proc/self/ns/mnt")?;
+    let root = open("/", flags, Mode::empty()).context("cannot open /")?;
     leave().context("cannot go to other mounts")?;
     let done = work();
     setns(&home, CloneFlags::CLONE_NEWNS)
@@ -200,11 +201,9 @@ pub fn provide(process: &Process, maps: IdMaps, stdio: &[BorrowedFd<'_>]) -> Res
         fchown(pipe, Some(uid), Some(gid)).context("cannot give a pipe to the container")?;
     }
     for &(resource, _, hard) in &process.rlimits {
-        let (soft, before) = getrlimit(resource)?;
-        if hard > before {
-            setrlimit(resource, soft, hard)
-                .with_context(|| format!("cannot raise the limit {resource:?} to {hard}"))?;
-        }
+        getrlimit(resource)
+            .and_then(|(soft, before)| setrlimit(resource, soft, hard.max(before)))
+            .with_context(|| format!("cannot raise the limit {resource:?} to {hard}"))?;
     }
     Ok(())
 }

@@ -20,8 +20,8 @@ use crate::{Hierarchy, Limits, Setting, Usage, Version, hierarchies};
 /// What we want to know of every container, even if nothing limits it.
 const ACCOUNTING: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
 
-/// Version 2: what can limit.
-const CONTROLLERS: [&str; 4] = ["memory", "cpu", "cpuset", "pids"];
+/// Version 2: what can limit, or (io) count.
+const CONTROLLERS: [&str; 5] = ["memory", "cpu", "cpuset", "pids", "io"];
 
 /// Version 1: stops all processes of a group at once, so that they can be killed.
 const FREEZER: &str = "freezer";

@@ -22,6 +22,11 @@ pub struct Usage {
     pub throttled_time: Option<u64>,
     /// Processes and threads now.
     pub pids: Option<u64>,
+    /// Bytes read from block devices. (Version 2 only: version 1's controller, blkio, counts since
+    /// Linux 6.10 nothing until it limits something.)
+    pub read: Option<u64>,
+    /// Bytes written to block devices.
+    pub written: Option<u64>,
 }
 
 impl Usage {
@@ -51,6 +56,10 @@ impl Usage {
             .throttled_time
             .or_else(|| entry("cpu.stat", "throttled_time").map(|nanoseconds| nanoseconds / 1000));
         self.pids = self.pids.or_else(|| number("pids.current"));
+        if let Some(devices) = read("io.stat") {
+            (self.read, self.written) =
+                (Some(sum(&devices, "rbytes")), Some(sum(&devices, "wbytes")));
+        }
     }
     // ANCHOR_END: usage
 }
@@ -60,9 +69,21 @@ fn find(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
+/// All numbers behind `key`, in a file with a line such as `8:0 rbytes=4096 wbytes=0` for each device.
+fn sum(text: &str, key: &str) -> u64 {
+    let number = |word: &str| word.strip_prefix(key)?.strip_prefix('=')?.parse::<u64>().ok();
+    text.split_whitespace().filter_map(number).sum()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::find;
+    use super::{find, sum};
+
+    #[test]
+    fn devices_are_added_up() {
+        let text = "8:0 rbytes=4096 wbytes=8192 dbytes=1\n253:0 rbytes=1 wbytes=0 dbytes=0\n";
+        assert_eq!((sum(text, "rbytes"), sum(text, "wbytes"), sum("", "wbytes")), (4097, 8192, 0));
+    }
 
     #[test]
     fn a_key_is_a_whole_word() {

@@ -29,11 +29,14 @@ impl Owners {
     /// mounted below it is not seen there, as in an overlay.
     // ANCHOR: mapped
     pub(crate) fn mapped(&self, lower: &Root, place: &Path) -> Result<Root> {
-        let mount = sys::open_tree(&lower.proc_path(), false)?;
-        sys::idmap(mount.as_fd(), self.user_namespace.as_fd())
+        let there = Root::open(place)?;
+        sys::open_tree(&lower.proc_path(), false)
+            .and_then(|mount| {
+                sys::idmap(mount.as_fd(), self.user_namespace.as_fd())?;
+                // An overlay takes only what is mounted somewhere; since Linux 6.15 it takes more.
+                sys::move_mount(mount.as_fd(), there.as_fd())
+            })
             .map_err(|error| explain(lower, &error))?;
-        // An overlay takes only what is mounted somewhere; since Linux 6.15 it takes more.
-        sys::move_mount(mount.as_fd(), Root::open(place)?.as_fd())?;
         Root::open(place)
     }
     // ANCHOR_END: mapped

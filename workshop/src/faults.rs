@@ -6,8 +6,8 @@
 //! nothing of it, so what is tested is what is shipped.
 //!
 //! The three processes (who was started, the container's monitor, and the container's first process
-//! before its exec) are told apart, and the calls of each are numbered from 1. Each does its work in the same order every time; how the two interleave, nobody
-//! can say.
+//! before its exec) are told apart, and the calls of each are numbered from 1. Each does its work in the
+//! same order every time; how they interleave, nobody can say.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -52,7 +52,7 @@ pub enum Role {
     Runtime,
     /// Its child, which stays with the container.
     Monitor,
-    /// The child of that one, up to the exec.
+    /// The child of that one, up to the exec; and before it a child that only helps to make it.
     Container,
 }
 
@@ -221,12 +221,11 @@ impl Watcher {
                 return (self.hit, outlived);
             }
             // The runtime has ended when its outputs are read, or they are still held by its child.
-            let gone = |pid: Pid| File::open(format!("/proc/{pid}/exe")).is_err();
-            if runtime.is_finished() || self.runtime.is_some_and(gone) {
+            if runtime.is_finished() || self.runtime.is_some_and(is_gone) {
                 let ended: &mut Instant = ended.get_or_insert_with(Instant::now);
                 // A container goes on without who started it, until we end it; but not without its
                 // monitor.
-                let must_end = self.monitor.is_some_and(gone);
+                let must_end = self.monitor.is_some_and(is_gone);
                 let patience = Duration::from_secs(if must_end { 10 } else { 1 });
                 if ended.elapsed() > patience
                     && let Some(container) = self.container.take()
@@ -290,7 +289,11 @@ impl Watcher {
         } else if self.executed {
             None
         } else {
-            (*self.container.get_or_insert(pid) == pid).then_some(Role::Container)
+            // One that is there no longer was a helper's process: its calls are the container's first.
+            if self.container.is_none_or(|known| known != pid && is_gone(known)) {
+                self.container = Some(pid);
+            }
+            (self.container == Some(pid)).then_some(Role::Container)
         }
     }
 
@@ -301,6 +304,11 @@ impl Watcher {
             let _ = kill(Pid::from_raw(question.pid.cast_signed()), Signal::SIGKILL);
         }
     }
+}
+
+/// Whether it has ended, waited for or not.
+fn is_gone(pid: Pid) -> bool {
+    File::open(format!("/proc/{pid}/exe")).is_err()
 }
 
 fn name_of(data: &seccomp_data) -> &'static str {

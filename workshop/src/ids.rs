@@ -1,7 +1,6 @@
 //! Ids of the host for containers with a user namespace of their own (subuid(5)).
 
 use std::fs;
-use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, XFS_SUPER_MAGIC, statfs};
@@ -40,15 +39,14 @@ fn place(file: &str) -> String {
     format!("/run/{}", file.replace('/', "-"))
 }
 
-/// Whether /usr and a tmpfs can be seen with other owners (mount_setattr(2), "ID-mapped mounts"): a tmpfs
-/// can since Linux 6.3.
+/// Whether files there can be seen with other owners (mount_setattr(2), "ID-mapped mounts"), and all that
+/// can since the kernel of this version.
 #[must_use]
-pub fn can_be_mapped() -> bool {
+pub fn can_be_mapped(directory: &str, since: (u32, u32)) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let takes_it = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC];
     let is_one = |kind: FsType| takes_it.contains(&kind);
-    version >= (6, 3)
-        && statfs(Path::new("/usr")).is_ok_and(|found| is_one(found.filesystem_type()))
+    version >= since && statfs(directory).is_ok_and(|found| is_one(found.filesystem_type()))
 }

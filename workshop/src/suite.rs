@@ -50,6 +50,8 @@ pub enum Needs {
     Version2,
     /// ID-mapped mounts of /usr and of a tmpfs, where the images of labs are.
     IdMaps,
+    /// ID-mapped mounts of /var/tmp, below an overlay.
+    IdMapsOnDisk,
 }
 
 impl Needs {
@@ -63,7 +65,8 @@ impl Needs {
             Self::NoLimits => !limits,
             Self::Version1 => limits && !v2,
             Self::Version2 => limits && v2,
-            Self::IdMaps => ids::can_be_mapped(),
+            Self::IdMaps => ids::can_be_mapped("/usr", (6, 3)), // tmpfs: Linux 6.3
+            Self::IdMapsOnDisk => ids::can_be_mapped("/var/tmp", (5, 19)), // overlayfs: 5.19
         }
     }
 }

@@ -2,27 +2,45 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::Deserialize;
+use step01_namespaces::warn;
 use ureq::http::Uri;
 
 use super::name::DOCKER_HUB;
 use super::registry::{is_local, read_body};
+use super::trust::explain;
 
-/// docker's ~/.docker/config.json, as far as we need it.
+/// docker's ~/.docker/config.json, as far as we need it. Keys are registries.
 #[derive(Deserialize, Default)]
 struct DockerConfig {
     #[serde(default)]
     auths: BTreeMap<String, Login>,
+    /// The NAME of docker-credential-NAME, a program that keeps the passwords.
+    #[serde(rename = "credsStore")]
+    helper: Option<String>,
+    /// The same for single registries.
+    #[serde(rename = "credHelpers", default)]
+    helpers: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
 struct Login {
     /// `USER:PASSWORD` in base64, as it goes into a header.
     auth: Option<String>,
+}
+
+/// What such a program prints.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Secret {
+    username: String,
+    secret: String,
 }
 
 /// What the header WWW-Authenticate of a refusal asks for (RFC 9110, 11.6.1).
@@ -73,10 +91,14 @@ impl Challenge {
 
     /// The value of the header Authorization that it wants, for pulling from `repository`.
     pub fn answer(&self, agent: &ureq::Agent, host: &str, repository: &str) -> Result<String> {
-        let login = login(host)?;
+        // Many images are for everybody: then it does not matter who cannot tell.
+        let login = login(host).unwrap_or_else(|error| {
+            warn(&format!("going on without a password for {host}: {error:#}"));
+            None
+        });
         match (self, login) {
             (Self::Bearer { realm, service }, login) => {
-                token(agent, realm, service.as_deref(), repository, login)
+                token(agent, host, realm, service.as_deref(), repository, login)
             }
             (Self::Basic, Some(login)) => Ok(format!("Basic {login}")),
             (Self::Basic, None) => {
@@ -89,6 +111,7 @@ impl Challenge {
 /// Gets a token. A name and a password go only where nobody else can read them.
 fn token(
     agent: &ureq::Agent,
+    host: &str,
     realm: &str,
     service: Option<&str>,
     repository: &str,
@@ -106,7 +129,10 @@ fn token(
     if let Some(login) = login {
         request = request.header("Authorization", format!("Basic {login}"));
     }
-    let response = request.call().with_context(|| format!("cannot get a token from {realm}"))?;
+    let response = request
+        .call()
+        .map_err(|error| explain(error, host))
+        .with_context(|| format!("cannot get a token from {realm}"))?;
     let status = response.status();
     ensure!(status.is_success(), "cannot get a token from {realm}: {status}");
     let token: Token = serde_json::from_slice(&read_body(response)?)
@@ -128,17 +154,48 @@ fn login(host: &str) -> Result<Option<String>> {
     };
     let config: DockerConfig = serde_json::from_slice(&text)
         .with_context(|| format!("{} is not as docker writes it", path.display()))?;
-    Ok(find_login(config, host))
+    let helper = of(host, &config.helpers).or(config.helper.as_ref());
+    let told = helper.map_or(Ok(None), |name| ask_helper(name, host))?;
+    Ok(told.or_else(|| find_login(&config, host)))
 }
 
-fn find_login(config: DockerConfig, host: &str) -> Option<String> {
-    // Keys are hosts; older ones are addresses, and Docker Hub's still is.
-    let of = |key: &str| {
+/// Asks a program for a login: the registry goes in, JSON comes out (docker-credential-helpers).
+fn ask_helper(name: &str, host: &str) -> Result<Option<String>> {
+    let program = format!("docker-credential-{name}");
+    let mut command = Command::new(&program);
+    let piped = command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = piped.spawn().with_context(|| {
+        format!("cannot run {program}, which is in docker's config.json, and should be in PATH")
+    })?;
+    let key = if host == DOCKER_HUB { "https://index.docker.io/v1/" } else { host };
+    if let Some(mut input) = child.stdin.take() {
+        let _ = input.write_all(key.as_bytes()); // who does not want it has another answer
+    }
+    let said = child.wait_with_output()?;
+    if said.stdout.starts_with(b"credentials not found") {
+        return Ok(None);
+    }
+    // What it says instead may be a secret.
+    ensure!(said.status.success(), "{program} does not answer: {}", said.status);
+    let Ok(Secret { username, secret }) = serde_json::from_slice(&said.stdout) else {
+        bail!("{program} does not answer as such programs do");
+    };
+    ensure!(username != "<token>", "{program} has an identity token, which is not known here");
+    Ok(Some(BASE64_STANDARD.encode(format!("{username}:{secret}"))))
+}
+
+/// What a table has for a registry. Keys are hosts; older ones are addresses, and Docker Hub's still is.
+fn of<'t, T>(host: &str, table: &'t BTreeMap<String, T>) -> Option<&'t T> {
+    let is = |key: &str| {
         let key = key.strip_prefix("https://").or(key.strip_prefix("http://")).unwrap_or(key);
         let key = key.split('/').next().unwrap_or_default();
         key == host || (host == DOCKER_HUB && key == "index.docker.io")
     };
-    config.auths.into_iter().find(|(key, _)| of(key))?.1.auth.filter(|auth| !auth.is_empty())
+    Some(table.iter().find(|(key, _)| is(key))?.1)
+}
+
+fn find_login(config: &DockerConfig, host: &str) -> Option<String> {
+    of(host, &config.auths)?.auth.clone().filter(|auth| !auth.is_empty())
 }
 
 #[cfg(test)]
@@ -181,7 +238,7 @@ mod tests {
             ("r.example", None),
         ] {
             let config = serde_json::from_str(text).unwrap();
-            assert_eq!(find_login(config, host).as_deref(), login, "{host}");
+            assert_eq!(find_login(&config, host).as_deref(), login, "{host}");
         }
     }
 }

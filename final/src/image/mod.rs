@@ -28,6 +28,7 @@ mod name;
 pub mod pull;
 mod registry;
 mod stream;
+mod trust;
 mod unpack;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! A registry, as a client of the OCI distribution specification sees it.
 
-use std::fs;
+use std::cell::RefCell;
 use std::io::{self, Error, Read};
 use std::net::IpAddr;
 use std::thread::sleep;
@@ -9,12 +9,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use oci_spec::image::{Descriptor, MediaType};
 use ureq::http::Response;
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, BodyReader};
+use ureq::tls::TlsConfig;
+use ureq::{Agent, Body, BodyReader, Proxy};
 
 use super::auth::Challenge;
 use super::images::{MOST_JSON, digest_of};
 use super::name::{DOCKER_HUB, Name, Version};
+use super::trust::{authorities, explain, is_refused};
 
 /// Where Docker Hub's registry is; its name is another.
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
@@ -29,9 +30,13 @@ const ATTEMPTS: u32 = 5;
 /// One repository of a registry.
 pub struct Registry {
     agent: Agent,
+    name: Name,
     /// `https://HOST/v2/REPOSITORY`.
     base: String,
-    authorization: Option<String>,
+    /// What it wants to know of us; nobody whom it sends us to is told.
+    challenge: Option<Challenge>,
+    /// Our answer.
+    authorization: RefCell<Option<String>>,
 }
 
 /// Whether this is the machine itself: docker asks only there without encryption.
@@ -43,42 +48,54 @@ pub(super) fn is_local(host: &str) -> bool {
 impl Registry {
     /// Asks the registry of an image whether it is one, and shows it who we are if it wants that.
     pub fn open(name: &Name) -> Result<Self> {
-        let agent = agent();
         let host = if name.registry == DOCKER_HUB { DOCKER_HUB_HOST } else { &name.registry };
-        let without_port = host.rsplit_once(':').map_or(host, |(host, _)| host);
-        let schemes = if is_local(without_port) { &["https", "http"][..] } else { &["https"] };
-        let mut answer = Err(anyhow::anyhow!("no way to ask it"));
-        let mut scheme = "";
-        for tried in schemes {
-            scheme = tried;
-            answer = agent.get(format!("{scheme}://{host}/v2/")).call().map_err(Into::into);
-            if answer.is_ok() {
-                break;
-            }
+        let is_local = is_local(host.split(':').next().unwrap_or(host));
+        // As for Go's programs, no proxy is between us and our own machine.
+        let proxy = if is_local { None } else { Proxy::try_from_env() };
+        let agent = agent(&name.registry, proxy)?;
+        let ask = |scheme: &str| agent.get(format!("{scheme}://{host}/v2/")).call();
+        let mut scheme = "https";
+        let mut answer = ask(scheme);
+        // Who speaks TLS is not asked without it.
+        if is_local && answer.as_ref().is_err_and(|error| !is_refused(error)) {
+            scheme = "http";
+            answer = ask(scheme);
         }
-        let answer = answer.with_context(|| format!("cannot reach the registry {host}"))?;
+        let answer = answer
+            .map_err(|error| explain(error, &name.registry))
+            .with_context(|| format!("cannot reach the registry {host}"))?;
         let base = format!("{scheme}://{host}/v2/{}", name.repository);
-        let mut registry = Self { agent, base, authorization: None };
+        let (name, authorization) = (name.clone(), RefCell::default());
+        let mut registry = Self { agent, name, base, challenge: None, authorization };
         match answer.status().as_u16() {
             200 => {}
             401 => {
                 let header = answer.headers().get("www-authenticate");
                 let header = header.and_then(|header| header.to_str().ok()).unwrap_or_default();
-                let answer = Challenge::parse(header)
-                    .and_then(|c| c.answer(&registry.agent, &name.registry, &name.repository))
+                Challenge::parse(header)
+                    .and_then(|challenge| {
+                        registry.challenge = Some(challenge);
+                        registry.introduce_us()
+                    })
                     .with_context(|| format!("the registry {host} does not let us in"))?;
-                registry.authorization = Some(answer);
             }
             status => bail!("{host} is no registry: it answers /v2/ with {status}"),
         }
         Ok(registry)
     }
 
+    /// Answers the challenge, if there is one.
+    fn introduce_us(&self) -> Result<bool> {
+        let Some(challenge) = &self.challenge else { return Ok(false) };
+        let answer = challenge.answer(&self.agent, &self.name.registry, &self.name.repository)?;
+        self.authorization.replace(Some(answer));
+        Ok(true)
+    }
+
     /// The manifest of a version, or the index of several: its bytes, and what it says that it is.
     pub fn manifest(&self, version: &Version) -> Result<(Vec<u8>, MediaType)> {
         let (Version::Tag(text) | Version::Digest(text)) = version;
-        let request = self.agent.get(format!("{}/manifests/{text}", self.base));
-        let response = self.send(request.header("Accept", MANIFESTS), text)?;
+        let response = self.get(&format!("manifests/{text}"), ("Accept", MANIFESTS), text)?;
         let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
         let kind = MediaType::from(kind.unwrap_or_default().split(';').next().unwrap_or_default());
         Ok((read_body(response)?, kind))
@@ -86,23 +103,27 @@ impl Registry {
 
     /// A blob, in one piece, as far as the reader can see.
     pub fn blob(&self, descriptor: &Descriptor) -> Result<Download<'_>> {
-        let url = format!("{}/blobs/sha256:{}", self.base, digest_of(descriptor)?);
+        let path = format!("blobs/sha256:{}", digest_of(descriptor)?);
         let size = descriptor.size();
         let mut download =
-            Download { registry: self, url, size, at: 0, body: None, attempts: ATTEMPTS };
+            Download { registry: self, path, size, at: 0, body: None, attempts: ATTEMPTS };
         download.open()?; // what is not there is known now
         Ok(download)
     }
 
-    fn send(
-        &self,
-        mut request: ureq::RequestBuilder<ureq::typestate::WithoutBody>,
-        what: &str,
-    ) -> Result<Response<Body>> {
-        if let Some(authorization) = &self.authorization {
-            request = request.header("Authorization", authorization);
+    fn get(&self, path: &str, header: (&str, &str), what: &str) -> Result<Response<Body>> {
+        let ask = || {
+            let request = self.agent.get(format!("{}/{path}", self.base));
+            let request = request.header(header.0, header.1);
+            let known = self.authorization.borrow();
+            let request = known.iter().fold(request, |r, known| r.header("Authorization", known));
+            request.call().with_context(|| format!("cannot get {what}"))
+        };
+        let mut response = ask()?;
+        // A token is good for some minutes, and a large image may take more.
+        if response.status() == 401 && self.introduce_us()? {
+            response = ask()?;
         }
-        let response = request.call().with_context(|| format!("cannot get {what}"))?;
         match response.status().as_u16() {
             200 | 206 => Ok(response),
             404 => bail!("the registry has no {what} of that name"),
@@ -112,33 +133,15 @@ impl Registry {
     }
 }
 
-fn agent() -> Agent {
+fn agent(host: &str, proxy: Option<Proxy>) -> Result<Agent> {
     let config = Agent::config_builder()
         .http_status_as_error(false)
+        .proxy(proxy)
         .user_agent(concat!("final/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(Duration::from_secs(30)))
         .timeout_per_read(Some(Duration::from_secs(60)))
-        .tls_config(TlsConfig::builder().root_certs(authorities()).build());
-    config.build().into()
-}
-
-/// Whom the system trusts; where it has no list in one file, Mozilla's.
-fn authorities() -> RootCerts {
-    let files = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
-    let texts = files.iter().filter_map(|path| fs::read(path).ok());
-    let certificates: Vec<_> = texts
-        .flat_map(|text| {
-            let items = parse_pem(&text).filter_map(|item| match item {
-                Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                _ => None,
-            });
-            items.collect::<Vec<_>>()
-        })
-        .collect();
-    if certificates.is_empty() {
-        return RootCerts::WebPki;
-    }
-    RootCerts::new_with_certs(&certificates)
+        .tls_config(TlsConfig::builder().root_certs(authorities(host)?).build());
+    Ok(config.build().into())
 }
 
 /// All of a short answer.
@@ -152,7 +155,7 @@ pub(super) fn read_body(response: Response<Body>) -> Result<Vec<u8>> {
 /// A blob on its way. Where the connection breaks, another goes on (RFC 9110, 14).
 pub struct Download<'r> {
     registry: &'r Registry,
-    url: String,
+    path: String,
     size: u64,
     at: u64,
     body: Option<BodyReader<'static>>,
@@ -161,11 +164,9 @@ pub struct Download<'r> {
 
 impl Download<'_> {
     fn open(&mut self) -> Result<()> {
-        let mut request = self.registry.agent.get(&self.url);
-        if self.at > 0 {
-            request = request.header("Range", format!("bytes={}-", self.at));
-        }
-        let response = self.registry.send(request, "blob")?;
+        let range = format!("bytes={}-", self.at);
+        let header = if self.at > 0 { ("Range", &*range) } else { ("Accept", "*/*") };
+        let response = self.registry.get(&self.path, header, "blob")?;
         // Who does not know ranges sends all of it again.
         let again = if response.status().as_u16() == 206 { 0 } else { self.at };
         let mut body = response.into_body().into_reader();

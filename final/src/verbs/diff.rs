@@ -19,7 +19,7 @@ use crate::image::{is_whiteout, kind_of, look, names};
 use crate::process::in_child;
 
 /// What the engine itself puts into every container; docker does not show it either.
-const OURS: [&str; 6] =
+pub(super) const OURS: [&str; 6] =
     ["/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
 /// `diff CONTAINER`
@@ -215,7 +215,7 @@ fn directories(below: &Below) -> Vec<usize> {
 }
 
 /// Opens a directory of a layer; none, if it is not one, or gone.
-fn open(root: &Root, path: &Path) -> Result<Option<OwnedFd>> {
+pub(super) fn open(root: &Root, path: &Path) -> Result<Option<OwnedFd>> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
@@ -225,7 +225,7 @@ fn open(root: &Root, path: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn is_directory(found: &FileStat) -> bool {
+pub(super) fn is_directory(found: &FileStat) -> bool {
     kind_of(found) == SFlag::S_IFDIR
 }
 

@@ -25,6 +25,7 @@ pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod save;
+mod size;
 pub mod start;
 pub mod stats;
 pub mod stop;
@@ -126,24 +127,20 @@ fn age(then: u64) -> String {
 
 /// A size as docker writes it: three digits that count, in powers of 1000.
 fn size(bytes: u64) -> String {
-    let (mut unit, mut factor) = ("B", 1);
-    for larger in ["kB", "MB", "GB", "TB"] {
-        if bytes < factor * 1000 {
-            break;
-        }
-        (unit, factor) = (larger, factor * 1000);
+    scaled(bytes, 1000.0, ["B", "kB", "MB", "GB", "TB"], 3)
+}
+
+/// So many digits that count (Go's `%.3g`), in the largest of these units that is not too large.
+#[allow(clippy::cast_precision_loss, reason = "it is shown with four digits at most")]
+fn scaled(bytes: u64, step: f64, units: [&str; 5], digits: usize) -> String {
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= step && unit + 1 < units.len() {
+        (value, unit) = (value / step, unit + 1);
     }
-    let whole = bytes / factor;
-    let places = if factor == 1 || whole >= 100 {
-        0
-    } else if whole >= 10 {
-        1
-    } else {
-        2
-    };
-    let digits = format!("{:03}", bytes % factor * 1000 / factor);
-    let point = if places == 0 { "" } else { "." };
-    format!("{whole}{point}{}{unit}", &digits[..places])
+    let places = digits.saturating_sub(value.trunc().to_string().len());
+    let text = format!("{value:.places$}");
+    let text = if places == 0 { &text } else { text.trim_end_matches('0').trim_end_matches('.') };
+    format!("{text}{}", units[unit])
 }
 
 #[cfg(test)]
@@ -153,10 +150,11 @@ mod tests {
         for (bytes, text) in [
             (0, "0B"),
             (999, "999B"),
-            (1000, "1.00kB"),
+            (1000, "1kB"),
+            (1500, "1.5kB"),
             (12_345, "12.3kB"),
             (123_456_789, "123MB"),
-            (9_999_999_999, "9.99GB"),
+            (9_999_999_999, "10GB"),
             (u64::MAX, "18446744TB"),
         ] {
             assert_eq!(super::size(bytes), text);

@@ -97,9 +97,10 @@ fn table(store: &Store, ids: &[String], args: &StatsArgs) -> Result<String> {
         "MemUsage": "MEM USAGE / LIMIT",
         "MemPerc": "MEM %",
         "NetIO": "NET I/O",
+        "BlockIO": "BLOCK I/O",
         "PIDs": "PIDS",
     });
-    let columns = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "PIDs"];
+    let columns = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"];
     Format::list(args.format.as_ref(), &columns, &titles, &rows)
 }
 
@@ -123,12 +124,13 @@ fn row(
     #[allow(clippy::cast_precision_loss, reason = "a share of memory is shown with two digits")]
     let share = usage.memory.map(|used| percent(used as f64 / limit.max(1) as f64));
     let memory = usage.memory.map(|used| format!("{} / {}", binary(used), binary(limit)));
-    let network = network(first).map(|(i, o)| format!("{} / {}", decimal(i), decimal(o)));
+    let both = |(i, o)| format!("{} / {}", super::size(i), super::size(o));
     Ok(json!({
         "CPUPerc": cpu.unwrap_or_else(unknown),
         "MemUsage": memory.unwrap_or_else(unknown),
         "MemPerc": share.unwrap_or_else(unknown),
-        "NetIO": network.unwrap_or_else(unknown),
+        "NetIO": network(first).map_or_else(unknown, both),
+        "BlockIO": usage.read.zip(usage.written).map_or_else(unknown, both),
         "PIDs": usage.pids.map_or_else(unknown, |pids| pids.to_string()),
     }))
 }
@@ -140,6 +142,7 @@ fn nothing() -> Value {
         "MemUsage": "0B / 0B",
         "MemPerc": "0.00%",
         "NetIO": "0B / 0B",
+        "BlockIO": "0B / 0B",
         "PIDs": "0",
     })
 }
@@ -166,41 +169,18 @@ fn network(first: Pid) -> Option<(u64, u64)> {
 }
 
 fn binary(bytes: u64) -> String {
-    scaled(bytes, 1024.0, ["B", "KiB", "MiB", "GiB", "TiB"])
-}
-
-fn decimal(bytes: u64) -> String {
-    scaled(bytes, 1000.0, ["B", "kB", "MB", "GB", "TB"])
-}
-
-/// With four digits at most, as docker.
-#[allow(clippy::cast_precision_loss, reason = "it is shown with four digits")]
-fn scaled(bytes: u64, step: f64, units: [&str; 5]) -> String {
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= step && unit + 1 < units.len() {
-        (value, unit) = (value / step, unit + 1);
-    }
-    let digits = if value.fract() == 0.0 {
-        0
-    } else if value < 10.0 {
-        3
-    } else if value < 100.0 {
-        2
-    } else {
-        1
-    };
-    format!("{value:.digits$}{}", units[unit])
+    super::scaled(bytes, 1024.0, ["B", "KiB", "MiB", "GiB", "TiB"], 4)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{binary, decimal};
+    use super::binary;
 
     #[test]
     fn sizes_have_four_digits() {
         assert_eq!(binary(0), "0B");
-        assert_eq!(binary(1536), "1.500KiB");
-        assert_eq!(binary(64 << 20), "64MiB");
-        assert_eq!(decimal(123_456_789), "123.5MB");
+        assert_eq!(binary(1536), "1.5KiB");
+        assert_eq!(binary((64 << 20) + 1), "64MiB");
+        assert_eq!(binary(123_456_789), "117.7MiB");
     }
 }

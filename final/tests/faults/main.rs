@@ -24,6 +24,8 @@ static TESTS: &[Test] = &[
     test!(a_kill_at_any_call_is_cleaned_up, [Root, LabRoot, Plain]),
     test!(the_only_container_at_a_terminal_reports_and_undoes, [Root, LabRoot, Plain]),
     test!(the_only_container_killed_at_any_call_is_cleaned_up, [Root, LabRoot, Plain]),
+    test!(a_remapped_container_reports_and_undoes, [Root], IdMaps),
+    test!(a_remapped_container_killed_at_any_call_is_cleaned_up, [Root], IdMaps),
     test!(two_and_eight_at_once_are_apart, [Root, LabRoot]),
 ];
 
@@ -45,6 +47,14 @@ fn the_only_container_at_a_terminal_reports_and_undoes(who: Who) {
 
 fn the_only_container_killed_at_any_call_is_cleaned_up(who: Who) {
     Walk::alone(who).of(Fault::Kill);
+}
+
+fn a_remapped_container_reports_and_undoes(who: Who) {
+    Walk::remapped(who).of(Fault::Error);
+}
+
+fn a_remapped_container_killed_at_any_call_is_cleaned_up(who: Who) {
+    Walk::remapped(who).of(Fault::Kill);
 }
 
 /// Twenty times a number of containers that come and leave at once, each with a port of its own.

@@ -6,9 +6,11 @@ mod archives;
 mod config;
 mod hostile;
 mod layers;
+mod login;
 mod made;
 mod others;
 mod registry;
+mod tls;
 mod verbs;
 
 use std::fs;
@@ -26,8 +28,10 @@ use archives::*;
 use config::*;
 use hostile::*;
 use layers::*;
+use login::*;
 use others::*;
 use registry::*;
+use tls::*;
 use verbs::*;
 
 static TESTS: &[Test] = &[
@@ -35,6 +39,7 @@ static TESTS: &[Test] = &[
     test!(images_are_imported_listed_named_and_removed, [Root, LabRoot, Plain]),
     test!(an_image_in_use_is_not_removed, [Root, LabRoot, Plain]),
     test!(prune_removes_what_nobody_uses, [Root, Plain]),
+    test!(what_containers_take_is_counted, [Root, LabRoot, Plain]),
     test!(two_loads_at_once, [Root, Plain]),
     test!(a_killed_load_leaves_nothing, [Root, LabRoot, Plain]),
     test!(a_full_disk_leaves_nothing, [Root, LabRoot]),
@@ -63,8 +68,16 @@ static TESTS: &[Test] = &[
     test!(debians_registry_serves_us, [Root, Plain], tools ["skopeo", "docker-registry"]),
     test!(what_breaks_off_goes_on, [Root, Plain]),
     test!(what_a_registry_says_is_verified, [Root, Plain]),
+    test!(a_registry_that_does_not_end, [Root, Plain]),
+    test!(a_killed_pull_leaves_nothing, [Root, Plain]),
     test!(an_index_and_a_redirection_are_followed, [Root, Plain]),
+    // login.rs
     test!(a_registry_may_ask_who_we_are, [Root, Plain]),
+    test!(who_we_are_is_told_to_nobody_else, [Root, Plain]),
+    test!(a_token_is_renewed, [Plain]),
+    test!(another_program_may_know_our_password, [Root, Plain]),
+    // tls.rs
+    test!(a_registry_shows_a_certificate, [Root, Plain], tools ["openssl", "skopeo", "docker-registry"]),
 ];
 
 fn main() -> ExitCode {

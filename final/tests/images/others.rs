@@ -15,12 +15,15 @@ use workshop::suite::run;
 use crate::made::{Layer, docker_archive, gzip};
 use crate::{Scratch, done, images, script};
 
-fn tool(scratch: &Scratch, words: &[&str]) -> String {
+/// What one of these programs prints.
+pub fn tool(scratch: &Scratch, words: &[&str]) -> String {
     let mut tool = Command::new(words[0]);
     tool.args(&words[1..])
         .current_dir(&scratch.0)
         .env("TMPDIR", &scratch.0)
-        .env("HOME", &scratch.0);
+        .env("HOME", &scratch.0)
+        // Or skopeo keeps notes for root in /var/lib/containers/cache, and all tests and machines share them.
+        .env("_CONTAINERS_ROOTLESS_UID", "1000");
     let outcome = run(&mut tool, Duration::from_secs(100));
     assert_eq!(outcome.status, Some(0), "{words:?}: {outcome:?}");
     outcome.stdout

@@ -2,45 +2,52 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use workshop::lab::Who;
-use workshop::suite::{Outcome, command, eventually, run};
+use workshop::suite::{Outcome, command, eventually};
 
 use crate::made::{Layer, configuration, descriptor, docker_archive, oci_blobs, sha256};
 use crate::others::skopeo;
-use crate::{BINARY, Scratch, done, final_, rest};
+use crate::{BINARY, Scratch, done, final_, images, rest};
 
 /// What somebody has asked a server for.
-struct Request {
-    path: String,
-    headers: BTreeMap<String, String>,
+pub struct Request {
+    pub path: String,
+    pub headers: BTreeMap<String, String>,
 }
 
 /// What it gets.
 #[derive(Default)]
-struct Answer {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
     /// Where the connection breaks.
-    cut: Option<usize>,
+    pub cut: Option<usize>,
+    /// Instead of all that: what comes once, and then without end.
+    pub endless: Option<(&'static str, &'static str)>,
 }
 
-fn ok(kind: &str, body: &[u8]) -> Answer {
+pub fn ok(kind: &str, body: &[u8]) -> Answer {
     let headers = vec![("Content-Type", kind.to_owned())];
-    Answer { status: 200, headers, body: body.to_vec(), cut: None }
+    Answer { status: 200, headers, body: body.to_vec(), ..Answer::default() }
 }
 
 /// A server on loopback; returns its address. It ends with the test.
-fn serve(answer: impl Fn(&Request) -> Answer + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+pub fn serve(answer: impl Fn(&Request) -> Answer + Send + 'static) -> String {
+    serve_at("127.0.0.1", answer)
+}
+
+/// The same elsewhere.
+pub fn serve_at(ip: &str, answer: impl Fn(&Request) -> Answer + Send + 'static) -> String {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -61,6 +68,15 @@ fn talk(mut stream: &TcpStream, answer: &impl Fn(&Request) -> Answer) -> std::io
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
     let answer = answer(&Request { path, headers });
+    if let Some((once, again)) = answer.endless {
+        stream.write_all(once.as_bytes())?;
+        loop {
+            stream.write_all(again.repeat(100).as_bytes())?; // until nobody listens
+            if again.is_empty() {
+                stream.read_exact(&mut [0])?; // until nobody is there
+            }
+        }
+    }
     let length = answer.body.len();
     write!(
         stream,
@@ -75,7 +91,7 @@ fn talk(mut stream: &TcpStream, answer: &impl Fn(&Request) -> Answer) -> std::io
 }
 
 /// An image as a registry has it: what is at which path below /v2/some/thing/.
-fn image() -> BTreeMap<String, (String, Vec<u8>)> {
+pub fn image() -> BTreeMap<String, (String, Vec<u8>)> {
     let layer = Layer::base().file("hello", &"hello\n".repeat(50_000)).bytes();
     let layers = [layer];
     let blobs =
@@ -94,7 +110,7 @@ fn image() -> BTreeMap<String, (String, Vec<u8>)> {
 }
 
 /// The same, served as a registry should.
-fn find(image: &BTreeMap<String, (String, Vec<u8>)>, request: &Request) -> Answer {
+pub fn find(image: &BTreeMap<String, (String, Vec<u8>)>, request: &Request) -> Answer {
     if request.path == "/v2/" {
         return ok("application/json", b"{}");
     }
@@ -106,7 +122,7 @@ fn find(image: &BTreeMap<String, (String, Vec<u8>)>, request: &Request) -> Answe
 }
 
 /// Whether this is the layer: the only blob that is large.
-fn is_large(answer: &Answer) -> bool {
+pub fn is_large(answer: &Answer) -> bool {
     answer.body.len() > 100_000
 }
 
@@ -114,14 +130,14 @@ fn pull(address: &str, version: &str) -> Outcome {
     final_(&["pull", &format!("{address}/some/thing{version}")])
 }
 
-fn is_there(address: &str) {
+pub fn is_there(address: &str) {
     let name = &format!("{address}/some/thing");
     let words = ["run", "--rm", "--net", "none", "-v", "/usr:/usr:ro", "--pull", "never", name];
     assert_eq!(done(&words), "300000 /hello\n");
     done(&["rmi", name]);
 }
 
-struct Server(Child);
+pub struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -130,19 +146,28 @@ impl Drop for Server {
     }
 }
 
-pub fn debians_registry_serves_us(who: Who) {
-    let scratch = Scratch::new();
+/// Debian's registry, with the data in `scratch`; returns when it listens.
+pub fn debians(scratch: &Scratch, address: &str, tls: &Value) -> Server {
     let data = scratch.path("data");
     let config = json!({
         "version": "0.1", "storage": { "filesystem": { "rootdirectory": data } },
-        "http": { "addr": "127.0.0.1:5000" },
+        "http": { "addr": address, "tls": tls },
     });
     let config = scratch.write("config.yml", config.to_string()); // JSON is YAML, too
-    let mut registry = Command::new("docker-registry");
-    registry.args(["serve", &config]).stdin(Stdio::null());
-    let registry = registry.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let _registry = Server(registry);
-    eventually("the registry listens", || TcpStream::connect("127.0.0.1:5000").is_ok());
+    start(address, Command::new("docker-registry").args(["serve", &config]))
+}
+
+/// A server of somebody else's; returns when it listens.
+pub fn start(address: &str, server: &mut Command) -> Server {
+    let server = server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let server = Server(server.spawn().unwrap());
+    eventually("the server listens", || TcpStream::connect(address).is_ok());
+    server
+}
+
+pub fn debians_registry_serves_us(who: Who) {
+    let scratch = Scratch::new();
+    let _registry = debians(&scratch, "127.0.0.1:5000", &json!({}));
 
     let push = |text: &str| {
         let layers = [Layer::base().bytes(), Layer::new().file("text", text).bytes()];
@@ -364,16 +389,70 @@ pub fn what_a_registry_says_is_verified(who: Who) {
     assert_eq!(rest(who), [""; 0]);
 }
 
+pub fn a_registry_that_does_not_end(who: Who) {
+    let headers = ("HTTP/1.1 200 x\r\n", "X-More: and more\r\n");
+    let body =
+        ("HTTP/1.1 200 x\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n", "and more");
+    let refusal =
+        ("HTTP/1.1 401 x\r\nWWW-Authenticate: Basic\r\nConnection: close\r\n\r\n", "and more");
+    for (place, endless, named) in [
+        ("/v2/", headers, "cannot reach the registry"),
+        ("/manifests/", headers, "cannot get latest"),
+        ("/blobs/", headers, "cannot get sha256:"),
+        ("/v2/", refusal, "docker login"),
+        ("/manifests/", body, "larger than it may be"),
+        ("/blobs/", body, "larger than its manifest says"),
+    ] {
+        let image = image();
+        let address = serve(move |request| {
+            let here = request.path.contains(place) && (place != "/v2/" || request.path == place);
+            Answer { endless: here.then_some(endless), ..find(&image, request) }
+        });
+        let refused = pull(&address, "");
+        assert_eq!(refused.status, Some(1), "{place}: {refused:?}");
+        assert!(refused.stderr.contains(named), "{place}: {refused:?}");
+        assert_eq!(rest(who), [""; 0], "{place}");
+    }
+}
+
+/// It begins anew: what was there goes with the next command, which may be the next pull.
+pub fn a_killed_pull_leaves_nothing(who: Who) {
+    let image = image();
+    let slow = Arc::new(AtomicBool::new(true));
+    let ours = Arc::clone(&slow);
+    let address = serve(move |request| {
+        let answer = find(&image, request);
+        let endless = Some(("HTTP/1.1 200 x\r\nContent-Length: 512000\r\n\r\na part", ""));
+        let endless = endless.filter(|_| is_large(&answer) && ours.load(Relaxed));
+        Answer { endless, ..answer }
+    });
+    for next in ["gc", "pull"] {
+        slow.store(true, Relaxed);
+        let mut pulling = command(BINARY, &["pull", &format!("{address}/some/thing")]);
+        let mut pulling = pulling.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        eventually("it waits for the layer", || {
+            let mut drafts = rest(who).into_iter().map(|name| images(who).join(&name[1..]));
+            drafts.any(|draft| fs::read(draft.join("blobs/unnamed")).is_ok_and(|b| b == b"a part"))
+        });
+        pulling.kill().unwrap();
+        pulling.wait().unwrap();
+        assert_eq!(rest(who).len(), 1);
+        slow.store(false, Relaxed);
+        if next == "gc" {
+            done(&["gc"]);
+        } else {
+            assert_eq!(pull(&address, "").status, Some(0));
+            is_there(&address);
+        }
+        assert_eq!(rest(who), [""; 0], "{next}");
+    }
+}
+
 /// The manifest of this machine is found behind an index, and the layer behind a redirection.
 pub fn an_index_and_a_redirection_are_followed(_: Who) {
     let image = image();
     let elsewhere = image.clone();
-    let secrets = Arc::new(Mutex::new(Vec::new()));
-    let ours = Arc::clone(&secrets);
-    let store = serve(move |request| {
-        ours.lock().unwrap().push(request.headers.get("authorization").cloned());
-        find(&elsewhere, request)
-    });
+    let store = serve(move |request| find(&elsewhere, request));
     let manifest = image["manifests/latest"].1.clone();
     let mut entry = descriptor("manifest.v1+json", &manifest);
     entry["platform"] = json!({ "os": "linux", "architecture": crate::made::architecture() });
@@ -399,76 +478,5 @@ pub fn an_index_and_a_redirection_are_followed(_: Who) {
     });
     let pulled = pull(&address, "");
     assert_eq!(pulled.status, Some(0), "{pulled:?}");
-    assert_eq!(*secrets.lock().unwrap(), [None], "who we are is for the registry only");
     is_there(&address);
-}
-
-pub fn a_registry_may_ask_who_we_are(who: Who) {
-    let scratch = Scratch::new();
-    let asked = |request: &Request, wanted: &str| {
-        request.headers.get("authorization").is_some_and(|given| given == wanted)
-    };
-    let refusal = |challenge: String| Answer {
-        status: 401,
-        headers: vec![("WWW-Authenticate", challenge)],
-        ..Answer::default()
-    };
-    let basic = image();
-    let basic = serve(move |request| {
-        if asked(request, "Basic bWU6c2VjcmV0") {
-            find(&basic, request)
-        } else {
-            refusal("Basic realm=\"x\"".into())
-        }
-    });
-    // A token for everybody, or for those who have logged in.
-    let bearer = |open: bool| {
-        let image = image();
-        let token = serve(move |request| {
-            let scope = request.path.contains("scope=repository%3Asome%2Fthing%3Apull")
-                || request.path.contains("scope=repository:some/thing:pull");
-            let known = open || asked(request, "Basic bWU6c2VjcmV0");
-            if known && scope && request.path.contains("service=the") {
-                return ok("application/json", b"{\"token\": \"abc\"}");
-            }
-            Answer { status: 401, ..Answer::default() }
-        });
-        serve(move |request| {
-            if asked(request, "Bearer abc") {
-                return find(&image, request);
-            }
-            refusal(format!(
-                "Bearer realm=\"http://{token}/token\",service=\"the registry\",scope=\"x\""
-            ))
-        })
-    };
-    let (open, closed) = (bearer(true), bearer(false));
-    let login = json!({ "auths": { basic.clone(): { "auth": "bWU6c2VjcmV0" }, closed.clone(): { "auth": "bWU6c2VjcmV0" } } });
-    let wrong = login.to_string().replace("bWU6c2VjcmV0", "d3Jvbmc=");
-    let with = |config: &str, address: &str| {
-        fs::write(scratch.path("config.json"), config).unwrap();
-        let mut pull = command(BINARY, &["pull", &format!("{address}/some/thing")]);
-        run(pull.env("DOCKER_CONFIG", &scratch.0), Duration::from_secs(60))
-    };
-    for (config, address, named) in [
-        ("{}", &basic, "docker login 127.0.0.1:"),
-        (&wrong, &basic, "there is none, or it is not for us"),
-        (&login.to_string(), &basic, ""),
-        ("{}", &open, ""),
-        ("{}", &closed, "cannot get a token"),
-        (&wrong, &closed, "cannot get a token"),
-        (&login.to_string(), &closed, ""),
-        ("no JSON", &closed, "is not as docker writes it"),
-    ] {
-        let ended = with(config, address);
-        if named.is_empty() {
-            assert_eq!(ended.status, Some(0), "{config}: {ended:?}");
-            is_there(address);
-        } else {
-            assert_eq!(ended.status, Some(1), "{config}: {ended:?}");
-            assert!(ended.stderr.contains(named), "{config}: {ended:?}");
-        }
-        assert!(!ended.stderr.contains("bWU6c2VjcmV0") && !ended.stderr.contains("d3Jvbmc="));
-        assert_eq!(rest(who), [""; 0]);
-    }
 }

@@ -97,6 +97,51 @@ pub fn an_image_in_use_is_not_removed(who: Who) {
     assert_eq!(rest(who), [""; 0]);
 }
 
+pub fn what_containers_take_is_counted(who: Who) {
+    let scratch = Scratch::new();
+    let rootfs = scratch.write("rootfs", Layer::base().file("hello", "hello\n").bytes());
+    done(&["import", &rootfs, "web"]);
+    let size = || done(&["ps", "-a", "--format", "{{.Size}}"]);
+    let inside =
+        ["create", "--name", "box", "--net", "none", "-v", "/usr:/usr:ro", "web", "sh", "-c"];
+    // A second name, a directory and a removed file take nothing, a link what it says, and a hole as docker
+    // has it. What others may not read counts, and no volume does.
+    let script = "rm /hello; mkdir -p /a/b; head -c 1000 /dev/zero > /a/b/file; ln /a/b/file /name; \
+                  ln -s 123456789 /link; truncate -s 1M /a/hole; chmod 0 /a/b/file /a; touch /done; \
+                  echo more > /dev/shm/x; sleep 1000";
+    done(&[&inside[..], &[script]].concat());
+    assert_eq!(size(), "0B (virtual 6B)\n");
+    done(&["start", "box"]);
+    eventually("it has written", || final_(&["exec", "box", "ls", "/done"]).status == Some(0));
+    let written = 1000 + 9 + (1 << 20);
+    let listed = done(&["ps", "-s"]);
+    assert!(listed.lines().next().unwrap().ends_with("NAMES   SIZE"), "{listed}");
+    assert!(listed.ends_with("   1.05MB (virtual 1.05MB)\n"), "{listed}");
+    let about = |name: &str| -> Value {
+        serde_json::from_str(&done(&["inspect", "--size", name])).unwrap()
+    };
+    let container = &about("box")[0];
+    let counted = (&container["SizeRw"], &container["SizeRootFs"]);
+    assert_eq!(counted, (&json!(written), &json!(written + 6)), "{container}");
+    done(&["kill", "box"]);
+    done(&["wait", "box"]);
+    assert_eq!(size(), "1.05MB (virtual 1.05MB)\n");
+    done(&["rm", "box"]);
+    // Nobody has counted the host's files; and who does not ask for it is not told.
+    done(&["create", "--name", "box", "host", "true"]);
+    assert_eq!(done(&["ps", "-a", "--format", "{{.Names}}: {{.Size}}"]), "box: 0B\n");
+    let container = &about("box")[0];
+    let counted = (&container["SizeRw"], &container["SizeRootFs"]);
+    assert_eq!(counted, (&json!(0), &Value::Null), "{container}");
+    assert!(!done(&["inspect", "box"]).contains("SizeR"));
+    for words in [&["ps", "-a"][..], &["ps", "-a", "--format", "json"]] {
+        assert!(!done(words).to_lowercase().contains("size"));
+    }
+    done(&["rm", "box"]);
+    done(&["rmi", "web"]);
+    assert_eq!(rest(who), [""; 0]);
+}
+
 pub fn prune_removes_what_nobody_uses(who: Who) {
     let scratch = Scratch::new();
     for name in ["used", "unused"] {

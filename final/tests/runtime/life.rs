@@ -492,6 +492,29 @@ pub fn stats_show_what_is_used(who: Who) {
     assert!(final_(&["stats", "--no-stream"]).stdout.lines().count() == 1);
 }
 
+pub fn stats_show_what_was_read_and_written(who: Who) {
+    detach("box", &["-v", "/var/tmp:/disk"], "sleep 1000");
+    // Past the cache, or nobody knows when it is written. As docker: in and out, 1 MB is 1000000 bytes.
+    let copy = "file=$(mktemp -p /disk) && dd if=/dev/zero of=$file bs=1M count=8 oflag=direct && \
+                dd if=$file of=/dev/null bs=1M count=4 iflag=direct; status=$?; rm $file; exit $status";
+    let copied = final_(&["exec", "box", "sh", "-c", copy]);
+    assert_eq!(copied.status, Some(0), "/var/tmp has to be on a disk: {copied:?}");
+    let shown = done(&["stats", "--no-stream", "--format", "{{.BlockIO}}", "box"]);
+    let controllers = done(&["exec", "box", "cat", "/sys/fs/cgroup/cgroup.controllers"]);
+    if controllers.split_whitespace().any(|name| name == "io") {
+        let megabytes = |text: &str| text.strip_suffix("MB").map(|number| number.parse().unwrap());
+        let (read, written) = shown.trim().split_once(" / ").unwrap();
+        // And what the file system needs itself.
+        let near =
+            |text, least: f64| (least..least + 3.0).contains(&megabytes(text).unwrap_or(0.0));
+        assert!(near(read, 4.19) && near(written, 8.38), "/var/tmp has to be on a disk: {shown}");
+    } else {
+        assert_eq!(shown, "--\n", "nobody counts");
+        assert_ne!(who, Who::Root, "is there no io controller? {controllers}");
+    }
+    done(&["rm", "-f", "box"]);
+}
+
 pub fn a_monitor_is_small_and_idle(_: Who) {
     detach("box", &["-e", "A=1"], "echo ready; exec sleep 1000");
     until_logged("box", "ready");

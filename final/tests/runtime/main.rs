@@ -133,6 +133,7 @@ static TESTS: &[Test] = &[
     test!(a_slow_reader_loses_nothing, [Root, Plain]),
     test!(a_monitor_is_small_and_idle, [Root, LabRoot, Plain]),
     test!(stats_show_what_is_used, [Root, LabRoot, Plain]),
+    test!(stats_show_what_was_read_and_written, [Root, Plain], Version2),
     test!(two_starts_at_once_start_it_once, [Root, LabRoot, Plain]),
     test!(a_detached_container_keeps_nothing_of_its_caller, [Root, Plain]),
     test!(the_state_is_where_it_belongs, [Plain]),
@@ -216,6 +217,7 @@ static TESTS: &[Test] = &[
     test!(without_a_cgroup_processes_are_not_shared, [LabRoot, Plain], NoLimits),
     // remap.rs
     test!(root_in_a_remapped_container_is_nobody_on_the_host, [Root], IdMaps),
+    test!(an_image_on_disk_is_remapped, [Root], IdMapsOnDisk),
     test!(a_remapped_container_is_started_again, [Root], IdMaps),
     test!(options_are_the_same_in_a_remapped_container, [Root], IdMaps),
     test!(volumes_of_a_remapped_container_stay_their_owners, [Root], IdMaps),

@@ -2,16 +2,19 @@
 
 use std::fs::{self, File, Permissions};
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
+use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::mkdtemp;
 use serde_json::{Value, json};
 use workshop::ids::Ranges;
 use workshop::lab::Who;
-use workshop::suite::{eventually, get, read};
+use workshop::suite::{command, eventually, get, read, run};
 
-use crate::{final_, scratch, script, start, stop};
+use crate::{BINARY, final_, scratch, script, start, stop};
 
 const REMAP: [&str; 2] = ["--userns", "remap"];
 /// Users and groups have ranges of their own, so that one taken for the other is seen.
@@ -93,6 +96,41 @@ pub fn root_in_a_remapped_container_is_nobody_on_the_host(_: Who) {
 fn process_file(process: &str) -> Option<(u32, u32)> {
     let file = fs::metadata(format!("{process}/root/root/file")).ok()?;
     Some((file.uid(), file.gid()))
+}
+
+/// Image and state both, for a kernel whose tmpfs cannot be mounted with other owners.
+pub fn an_image_on_disk_is_remapped(_: Who) {
+    let _ranges = ranges();
+    let disk = mkdtemp("/var/tmp/container-workshop-test-XXXXXX").unwrap();
+    let image = disk.join("image");
+    fs::create_dir_all(image.join("etc")).unwrap();
+    fs::create_dir(image.join("usr")).unwrap();
+    fs::write(image.join("etc/old"), "").unwrap();
+    for name in ["bin", "lib", "lib64", "sbin"] {
+        symlink(format!("usr/{name}"), image.join(name)).unwrap();
+    }
+    let final_on_disk = |words: &[&str]| {
+        let mut command = command(BINARY, words);
+        run(command.env("FINAL_ROOT", disk.join("state")), Duration::from_secs(100))
+    };
+    let look = "cat /proc/self/uid_map; stat -c %u:%g / /etc /etc/old; rm /etc/old; echo > /etc/new; \
+                chown 33:44 /etc/new; cat /sys/fs/cgroup/memory.max";
+    let options = ["--name", "box", "-m", "64m", "-v", "/usr:/usr:ro", "--rootfs"];
+    let image = image.to_str().unwrap();
+    let words = [&["run"], &REMAP[..], &options, &[image, "sh", "-c", look]].concat();
+    let seen = final_on_disk(&words).stdout;
+    let mut seen: Vec<_> = seen.split_whitespace().collect();
+    let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    assert_eq!(seen.split_off(6), if is_v2 { vec!["67108864"] } else { vec![] });
+    assert_eq!(seen, ["0", "200000", "65536", "0:0", "0:0", "0:0"]);
+    assert_eq!(final_on_disk(&["diff", "box"]).stdout, "C /etc\nA /etc/new\nD /etc/old\n");
+
+    let id = final_on_disk(&["inspect", "-f", "{{.Id}}", "box"]).stdout;
+    let layer = disk.join("state/containers").join(id.trim()).join("layer");
+    let new = fs::metadata(layer.join("upper0/etc/new")).unwrap();
+    assert_eq!((new.uid(), new.gid()), (200_033, 300_044));
+    assert_eq!(final_on_disk(&["rm", "box"]).status, Some(0));
+    fs::remove_dir_all(disk).unwrap();
 }
 
 pub fn a_remapped_container_is_started_again(_: Who) {

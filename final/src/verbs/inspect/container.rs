@@ -14,14 +14,15 @@ use crate::network::ports::Shown;
 use crate::network::{Config, Endpoint, Networks};
 use crate::status::Status;
 use crate::store::Container;
+use crate::verbs::size::Size;
 
-pub(super) fn about(container: &Container) -> Result<Value> {
+pub(super) fn about(container: &Container, with_size: bool) -> Result<Value> {
     let state = &container.state;
     let config = Bundle::read(container.bundle())?;
     let status = Status::of(container)?;
     let (path, args) = state.command.split_first().map_or(("", &[][..]), |(p, a)| (p, a));
     let image_id = state.image_id.as_ref().map(|id| format!("sha256:{id}"));
-    Ok(json!({
+    let mut about = json!({
         "Id": state.id,
         "Created": time(Some(state.created)),
         "Path": path,
@@ -48,7 +49,12 @@ pub(super) fn about(container: &Container) -> Result<Value> {
         "Mounts": mounts::of_user(&config, &state.image),
         "Config": own_config(container, &config),
         "NetworkSettings": network(container, &config, status)?,
-    }))
+    });
+    if with_size {
+        let Size { written, whole } = Size::of(container)?;
+        (about["SizeRw"], about["SizeRootFs"]) = (json!(written), json!(whole));
+    }
+    Ok(about)
 }
 
 /// A point in time; none is year 1, as docker has it.

@@ -21,6 +21,10 @@ pub struct InspectArgs {
     #[arg(long, short, value_name = "FORMAT", value_parser = Format::without_table)]
     pub format: Option<Format>,
 
+    /// Of containers also how much room their files take
+    #[arg(long, short)]
+    pub size: bool,
+
     /// Only what is one of these
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<Kind>,
@@ -51,7 +55,7 @@ fn inspect(args: &InspectArgs) -> Result<u8> {
     let store = super::open()?;
     let (mut found, mut status) = (Vec::new(), 0);
     for name in &args.names {
-        match about(&store, name, args.kind) {
+        match about(&store, name, args) {
             Ok(thing) => found.push(thing),
             Err(error) => {
                 tell(&error);
@@ -64,12 +68,12 @@ fn inspect(args: &InspectArgs) -> Result<u8> {
 }
 
 /// The first thing that has this name: a container, an image, or a network.
-fn about(store: &Store, name: &str, kind: Option<Kind>) -> Result<Value> {
-    let may_be = |other| kind.is_none_or(|kind| kind == other);
+fn about(store: &Store, name: &str, args: &InspectArgs) -> Result<Value> {
+    let may_be = |other| args.kind.is_none_or(|kind| kind == other);
     if may_be(Kind::Container) {
         let is_it = |c: &Container| c.state.name == name || c.state.id.starts_with(name);
         if !name.is_empty() && store.list()?.iter().any(is_it) {
-            return container::about(&store.find(name)?);
+            return container::about(&store.find(name)?, args.size);
         }
     }
     if may_be(Kind::Image) {
@@ -83,6 +87,6 @@ fn about(store: &Store, name: &str, kind: Option<Kind>) -> Result<Value> {
     {
         return describe(&network);
     }
-    let kind = kind.and_then(|kind| Some(kind.to_possible_value()?.get_name().to_owned()));
+    let kind = args.kind.and_then(|kind| Some(kind.to_possible_value()?.get_name().to_owned()));
     bail!("no such {}: {name}", kind.as_deref().unwrap_or("object"))
 }

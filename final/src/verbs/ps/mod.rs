@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use humantime::format_rfc3339_seconds;
 use serde_json::{Value, json};
+use step01_namespaces::warn;
 
 use crate::bundle::{Annotation, Bundle};
 use crate::format::Format;
@@ -15,6 +16,7 @@ use crate::mounts;
 use crate::network::ports::shown;
 use crate::status::Status;
 use crate::store::{Container, now};
+use crate::verbs::size::Size;
 use filter::{Filter, Filters};
 
 /// `ps [OPTIONS]`
@@ -32,6 +34,10 @@ pub struct PsArgs {
     /// The whole ids and commands
     #[arg(long)]
     pub no_trunc: bool,
+
+    /// Also how much room its files take: what it has written, and with its image
+    #[arg(long, short)]
+    pub size: bool,
 
     /// Only the newest, as many as this, also such as do not run
     #[arg(long, short = 'n', value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
@@ -59,6 +65,7 @@ pub fn run(args: &PsArgs) -> Result<()> {
     let store = super::open()?;
     let filters = Filters::new(&args.filter, &store)?;
     let most = args.last.or(args.latest.then_some(1));
+    let size = args.size || args.format.as_ref().is_some_and(|format| format.shows("Size"));
     let all = args.all || most.is_some() || filters.are_about_status();
     let (mut ids, mut rows) = (String::new(), Vec::new());
     for container in store.list()?.iter().rev() {
@@ -72,7 +79,11 @@ pub fn run(args: &PsArgs) -> Result<()> {
         if (all || status.is_running()) && filters.admit(container, status, &config) {
             let id = if args.no_trunc { &container.state.id } else { container.state.short_id() };
             ids += &format!("{id}\n");
-            rows.push(row(container, status, &config, args.no_trunc));
+            let mut row = row(container, status, &config, args.no_trunc);
+            if size && !args.quiet {
+                row["Size"] = shown_size(container).into();
+            }
+            rows.push(row);
         }
         if most == u32::try_from(rows.len()).ok() {
             break;
@@ -81,7 +92,8 @@ pub fn run(args: &PsArgs) -> Result<()> {
     if args.quiet {
         return super::print(&ids);
     }
-    super::print(&Format::list(args.format.as_ref(), &COLUMNS, &titles(), &rows)?)
+    let columns = COLUMNS.into_iter().chain(args.size.then_some("Size")).collect::<Vec<_>>();
+    super::print(&Format::list(args.format.as_ref(), &columns, &titles(), &rows)?)
 }
 
 fn titles() -> Value {
@@ -98,7 +110,19 @@ fn titles() -> Value {
         "Labels": "LABELS",
         "Networks": "NETWORKS",
         "Mounts": "MOUNTS",
+        "Size": "SIZE",
     })
+}
+
+/// In docker's words. Of one that cannot be read it tells, and goes on with the list.
+fn shown_size(container: &Container) -> String {
+    let size = Size::of(container).unwrap_or_else(|error| {
+        warn(&format!("{}: {error:#}", container.state.name));
+        Size { written: None, whole: None }
+    });
+    let written = size.written.map_or_else(|| "--".to_owned(), super::size);
+    let whole = size.whole.map(|whole| format!(" (virtual {})", super::size(whole)));
+    written + &whole.unwrap_or_default()
 }
 
 fn row(container: &Container, status: Status, config: &Value, whole: bool) -> Value {
