@@ -225,8 +225,8 @@ pub fn a_plain_users_ports_are_published(_: Who) {
 
 /// Who copies what comes to a container's ports.
 fn forwarder(name: &str) -> Option<Pid> {
-    let name = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let is_it = |pid: &Pid| name(pid).trim() == "final-ports";
+    let comm = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let is_it = |pid: &Pid| comm(pid).trim() == "final-ports";
     crate::children(monitor(name)).into_iter().find(is_it)
 }
 
