@@ -23,7 +23,7 @@ const LEAST: usize = 450;
 const EVERY_CALL: &str = "WORKSHOP_EVERY_CALL";
 const STRIDE: usize = 25;
 /// A run with a network namespace of its own takes a third of a second: of its calls one in so many is tried.
-const NETWORK_STRIDE: (usize, usize) = (10, 50);
+const NETWORK_STRIDE: usize = 50;
 /// What comes after a monitor that was killed, in turn: each has to clean up.
 const NEXT: [&str; 3] = ["ps", "gc", "run --rm --net none host true"];
 /// The first thing that a child does, as a call's object.
@@ -106,9 +106,11 @@ impl Walk {
 
     /// Puts the fault at each call, until a run has not come so far, twice.
     pub fn of(mut self, fault: Fault) {
-        let (most, usual) =
-            if self.unpack || self.other.is_some() { (1, STRIDE) } else { NETWORK_STRIDE };
-        let stride = if env::var_os(EVERY_CALL).is_some() { most } else { usual };
+        let stride = match env::var_os(EVERY_CALL) {
+            _ if self.other.is_none() && !self.unpack => NETWORK_STRIDE,
+            Some(_) => 1,
+            None => STRIDE,
+        };
         let mut walked = 0;
         for role in [Role::Runtime, Role::Monitor, Role::Container, Role::Helper] {
             let (mut number, mut not_reached) = (1, 0);
