@@ -14,7 +14,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{SFlag, fstat, makedev};
-use nix::unistd::{Pid, dup2_stdin, setsid};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use step01_namespaces::{Child, Failure, IdMaps, Namespaces, Prepared, pidfd_send_signal};
 
 use crate::remap;
@@ -202,6 +202,15 @@ pub fn open_device(path: &str, number: libc::dev_t) -> Result<OwnedFd> {
     fcntl(&device, FcntlArg::F_SETFL(OFlag::empty()))
         .with_context(|| format!("cannot make {path} blocking"))?;
     Ok(device)
+}
+
+/// The container's own null in the place of output and errors: the host's, which we have open, would have its
+/// mode changed for all.
+pub fn discard_output() -> Result<()> {
+    let null = open_device("/dev/null", makedev(1, 3))?;
+    dup2_stdout(&null)
+        .and_then(|()| dup2_stderr(&null))
+        .context("cannot make /dev/null the standard output and errors")
 }
 
 /// Whether the caller sits at a terminal, for input and for output.

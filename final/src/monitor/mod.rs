@@ -137,7 +137,7 @@ fn explain_fork(errno: Errno) -> anyhow::Error {
 
 /// Cuts the ties to who started us. Their standard error stays as long as they do: what goes wrong
 /// until then is for them to read.
-fn leave_caller() -> Result<()> {
+pub fn leave_caller() -> Result<()> {
     setsid().context("cannot start a session")?;
     chdir("/").context("cannot change to /")?; // their file system could not be unmounted
     let null = null()?;
@@ -145,7 +145,7 @@ fn leave_caller() -> Result<()> {
 }
 
 /// Whoever waits for the end of what we write there would wait for the container's.
-fn close_stderr() {
+pub fn close_stderr() {
     if let Ok(null) = null() {
         let _ = dup2_stderr(null);
     }

@@ -203,6 +203,7 @@ static TESTS: &[Test] = &[
     test!(an_init_knows_nothing_of_the_caller, [Root, LabRoot, Plain]),
     test!(an_init_dies_with_the_monitor, [Root, Plain]),
     test!(an_init_does_so_among_the_hosts_processes_too, [Root, Plain], Limits),
+    test!(an_exec_in_the_background_is_waited_for, [Root, LabRoot, Plain]),
     // security.rs
     test!(capabilities_are_added_and_dropped, [Root, LabRoot, Plain]),
     test!(exec_has_what_the_container_has, [Root, LabRoot, Plain]),

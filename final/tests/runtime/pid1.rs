@@ -101,3 +101,36 @@ pub fn an_init_does_so_among_the_hosts_processes_too(_: Who) {
     assert_eq!(finish(runtime, Duration::from_secs(60)).status, Some(143));
     assert!(!runs("sleep 12398") && !runs("sleep 12399"));
 }
+
+pub fn an_exec_in_the_background_is_waited_for(_: Who) {
+    let running = start("box", &[], &["sleep", "1000"]);
+    let exec = |words: &[&str]| final_(&[&["exec"], words].concat());
+    // Whoever reads all that we write is not held up, and what the program writes goes nowhere.
+    let script = "echo out; echo err >&2; files=$(stat -Lc %t:%T:%d:%i /proc/$$/fd/[012] /dev/null | \
+                  uniq); echo $files >/tmp/files; while [ ! -e /tmp/end ]; do sleep 0.01; done";
+    let begun = exec(&["--detach", "box", "sh", "-c", script]);
+    assert_eq!((begun.status, &*begun.stdout, &*begun.stderr), (Some(0), "", ""), "{begun:?}");
+    eventually("it has looked", || exec(&["box", "test", "-s", "/tmp/files"]).status == Some(0));
+    let files = exec(&["box", "cat", "/tmp/files"]).stdout;
+    assert!(files.starts_with("1:3:") && !files.contains(' '), "the container's own null: {files}");
+    assert!(final_(&["top", "box"]).stdout.contains("/tmp/end"));
+    // Whose child it is: of a process that has left us, and waits.
+    assert_eq!(exec(&["box", "touch", "/tmp/end"]).status, Some(0));
+    let processes = || exec(&["box", "sh", "-c", "echo /proc/[0-9]*"]).stdout;
+    eventually("it is gone, and no zombie", || processes().split(' ').count() == 2);
+
+    let begun = exec(&["-dit", "box", "sh", "-c", "tty >/tmp/tty; exec sleep 1000"]);
+    assert_eq!((begun.status, &*begun.stdout), (Some(0), ""), "{begun:?}");
+    let terminal = || exec(&["box", "cat", "/tmp/tty"]).stdout;
+    eventually("it has a terminal", || terminal().starts_with("/dev/pts/"));
+    for (program, status) in [("no-such-program", 127), ("/", 126)] {
+        let refused = exec(&["-d", "box", program]);
+        assert_eq!((refused.status, &*refused.stdout), (Some(status), ""), "{refused:?}");
+        assert!(refused.stderr.contains(program), "{refused:?}");
+    }
+    // It ends with the container, and who waits for it ends, too.
+    assert_eq!(exec(&["-d", "box", "sleep", "1000"]).status, Some(0));
+    stop("box", running);
+    let gone = final_(&["exec", "-d", "box", "true"]);
+    assert!(gone.status == Some(125) && gone.stderr.contains("box"), "{gone:?}");
+}
