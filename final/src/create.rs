@@ -23,7 +23,7 @@ pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut H
     let parts = remap::open_rootfs(&bundle.rootfs, bundle.ids)?;
     let cgroup = Cgroup::create(container.state.short_id(), &bundle.limits)?;
     bundle.check_end(&cgroup)?;
-    let network = match &bundle.network {
+    let mut network = match &bundle.network {
         Some(plan) => Some(Attachment::make(plan, bundle.namespaces, claim)?),
         None => None,
     };
@@ -55,7 +55,8 @@ pub fn run(container: &mut Container, bundle: &Bundle, claim: Claim, hub: &mut H
     streams.take_terminal(child.go()?)?;
     // Only now: nobody may join a container that is half built.
     container.started(child.pid())?;
-    let status = hub.serve(&mut child, &cgroup, streams)?;
+    let forwarder = network.as_mut().and_then(|network| network.forwarder.as_mut());
+    let status = hub.serve(&mut child, &cgroup, streams, forwarder)?;
     container.state.oom_killed = cgroup.report();
     Ok(status)
 }

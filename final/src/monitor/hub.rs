@@ -15,6 +15,7 @@ use step02_cgroups::Cgroup;
 
 use super::message::{Connection, Listener, MOST_BYTES, Message};
 use super::{Log, Stream, Streams};
+use crate::network::forward::Forwarder;
 use crate::{idle, terminal};
 
 /// All that a monitor talks with.
@@ -65,11 +66,14 @@ struct Program<'p> {
     child: &'p mut Child,
     cgroup: &'p Cgroup,
     streams: Streams,
+    /// Who copies what comes to its published ports, if somebody does.
+    forwarder: Option<&'p mut Forwarder>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Source {
     End,
+    Forwarder,
     Listener,
     Client(usize),
     Input,
@@ -118,8 +122,14 @@ impl Hub {
 
     /// Passes everything on until the program ends; returns its exit status, 128+n for signal n.
     // ANCHOR: serve
-    pub fn serve(&mut self, child: &mut Child, cgroup: &Cgroup, streams: Streams) -> Result<u8> {
-        let mut program = Program { child, cgroup, streams };
+    pub fn serve(
+        &mut self,
+        child: &mut Child,
+        cgroup: &Cgroup,
+        streams: Streams,
+        forwarder: Option<&mut Forwarder>,
+    ) -> Result<u8> {
+        let mut program = Program { child, cgroup, streams, forwarder };
         self.say(&Message::Started);
         idle::give_back();
         while !self.turn(Some(&mut program), self.deadline)? {
@@ -181,6 +191,7 @@ impl Hub {
         for source in ready {
             match source {
                 Source::End => ended = true,
+                Source::Forwarder => program.as_mut().map_or((), |p| p.restart_forwarder()),
                 Source::Listener => self.welcome()?,
                 Source::Client(index) => self.hear(index, program.as_deref_mut())?,
                 Source::Input => {
@@ -216,6 +227,9 @@ impl Hub {
             let held = self.clients.iter().any(|client| client.first && !client.queue.is_empty());
             for (stream, file) in program.streams.outputs().filter(|_| !held) {
                 wanted.push((Source::Output(stream), file.as_fd(), PollFlags::POLLIN));
+            }
+            if let Some(forwarder) = &program.forwarder {
+                wanted.push((Source::Forwarder, forwarder.as_fd(), PollFlags::POLLIN));
             }
             wanted.push((Source::End, program.child.as_fd(), PollFlags::POLLIN));
         }
@@ -377,6 +391,16 @@ impl Hub {
 }
 
 impl Program<'_> {
+    /// It was killed: nobody else would serve the ports that `ps` shows.
+    fn restart_forwarder(&mut self) {
+        if let Some(forwarder) = &mut self.forwarder
+            && let Err(error) = forwarder.restart()
+        {
+            warn(&format!("the published ports are not served any more: {error:#}"));
+            self.forwarder = None;
+        }
+    }
+
     /// One that is paused gets it only when it is thawed.
     fn signal(&self, signal: Signal) -> Result<()> {
         self.child.kill(signal)?;

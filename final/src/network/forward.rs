@@ -6,21 +6,21 @@
 //! and makes one to the container on the other. The container sees it come from the bridge.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, PipeWriter};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{Backlog, listen};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, getppid};
-use step01_namespaces::warn;
+use step01_namespaces::{pidfd_open, warn};
 use step05_nat::Protocol;
 
 use super::helper;
@@ -52,52 +52,106 @@ impl Held {
 
 /// The process. Dropping it ends it; with us it ends as well.
 #[derive(Debug)]
-pub struct Forwarder(Pid);
+pub struct Forwarder {
+    process: Running,
+    /// For the next one, if this one is killed. Who connects meanwhile waits.
+    ports: Vec<Held>,
+    address: Ipv4Addr,
+}
 
 impl Forwarder {
     /// Starts it, for a container at this address. Call it from a process with one thread only.
     pub fn start(ports: Vec<Held>, address: Ipv4Addr) -> Result<Self> {
-        let parent = Pid::this();
-        // SAFETY: this process has one thread, so its copy may go on with any code.
-        match unsafe { fork() }.context("cannot start the process for published ports")? {
-            ForkResult::Parent { child } => Ok(Self(child)),
-            ForkResult::Child => {
-                let _ = serve(ports, address, parent);
-                // SAFETY: it ends the process at once: nothing of the caller's is dropped twice.
-                unsafe { libc::_exit(1) }
-            }
-        }
+        Ok(Self { process: Running::start(&ports, address)?, ports, address })
+    }
+
+    /// Starts it once more: it has ended.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = Running::start(&self.ports, self.address)?;
+        Ok(())
     }
 }
 
-impl Drop for Forwarder {
+/// Readable when it has ended.
+impl AsFd for Forwarder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.process.pidfd.as_fd()
+    }
+}
+
+/// One that is to be waited for.
+#[derive(Debug)]
+struct Running {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+impl Running {
+    fn start(ports: &[Held], address: Ipv4Addr) -> Result<Self> {
+        let start = || -> Result<Self> {
+            let parent = Pid::this();
+            let (started, starts) = io::pipe().context("cannot make a pipe")?;
+            // SAFETY: this process has one thread, so its copy may go on with any code.
+            match unsafe { fork() }.context("cannot fork")? {
+                ForkResult::Parent { child } => {
+                    let pidfd = pidfd_open(child).inspect_err(|_| end(child));
+                    let pidfd = pidfd.context("cannot get hold of it")?;
+                    let running = Self { pid: child, pidfd };
+                    drop(starts);
+                    helper::wait_for(started).map(|()| running)
+                }
+                ForkResult::Child => {
+                    let _ = serve(ports, address, parent, starts);
+                    // SAFETY: it ends the process at once: nothing of the caller's is dropped twice.
+                    unsafe { libc::_exit(1) }
+                }
+            }
+        };
+        start().context("cannot start the process for published ports")
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
-        // It is our child, so the number is its own until we have waited.
-        let ended = kill(self.0, Signal::SIGKILL).and_then(|()| waitpid(self.0, None));
-        if let Err(errno) = ended {
-            warn(&format!("cannot end the process for published ports: {errno}"));
-        }
+        end(self.pid);
+    }
+}
+
+/// It is our child, so the number is its own until we have waited.
+fn end(child: Pid) {
+    let ended = kill(child, Signal::SIGKILL).and_then(|()| waitpid(child, None));
+    if let Err(errno) = ended {
+        warn(&format!("cannot end the process for published ports: {errno}"));
     }
 }
 
 /// Its whole life: it is ended from outside.
-fn serve(ports: Vec<Held>, address: Ipv4Addr, parent: Pid) -> Result<()> {
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
-    if getppid() != parent {
-        return Ok(()); // it was killed before that
+fn serve(ports: &[Held], address: Ipv4Addr, parent: Pid, starts: PipeWriter) -> Result<()> {
+    let begin = || -> Result<()> {
+        prctl::set_pdeathsig(Signal::SIGKILL).context("cannot be made to end with the monitor")?;
+        ensure!(getppid() == parent, "the monitor was killed");
+        // These are the threads'; what they were made of is closed with all the caller's files.
+        let ports: Vec<_> = ports.iter().map(Held::try_clone).collect::<Result<_>>()?;
+        let sockets = ports.iter().map(|port| port.socket.as_raw_fd());
+        let kept: Vec<_> = sockets.chain([starts.as_raw_fd()]).collect();
+        helper::leave_caller(&kept, c"final-ports")?;
+        ports.into_iter().try_for_each(|port| forward(port, address))
+    };
+    let begun = begin();
+    helper::tell(starts, begun)?;
+    loop {
+        thread::park();
     }
-    let kept: Vec<_> = ports.iter().map(|port| port.socket.as_raw_fd()).collect();
-    helper::leave_caller(&kept, c"final-ports")?;
-    thread::scope(|scope| {
-        for Held { socket, container, protocol } in ports {
-            let to = SocketAddr::from((address, container));
-            thread::Builder::new().spawn_scoped(scope, move || match protocol {
-                Protocol::Tcp => forward_connections(socket, to),
-                Protocol::Udp => forward_datagrams(&Arc::new(UdpSocket::from(socket)), to),
-            })?;
-        }
-        Ok(())
-    })
+}
+
+/// A thread for each port.
+fn forward(Held { socket, container, protocol }: Held, address: Ipv4Addr) -> Result<()> {
+    let to = SocketAddr::from((address, container));
+    let work = move || match protocol {
+        Protocol::Tcp => forward_connections(socket, to),
+        Protocol::Udp => forward_datagrams(&Arc::new(UdpSocket::from(socket)), to),
+    };
+    thread::Builder::new().spawn(work).map(drop).context("cannot start a thread for a port")
 }
 
 fn forward_connections(socket: OwnedFd, to: SocketAddr) -> io::Result<()> {

@@ -2,15 +2,34 @@
 
 use std::ffi::CStr;
 use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Write as _};
 use std::os::fd::RawFd;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::prctl::set_name;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use crate::idle;
+
+/// What it says to who has started it, when nothing can go wrong any more.
+const STARTED: &str = "started";
+
+/// Its side: it has begun, or it says why not.
+pub fn tell(mut caller: PipeWriter, begun: Result<()>) -> Result<()> {
+    let said = begun.as_ref().map_or_else(|error| format!("{error:#}"), |()| STARTED.to_owned());
+    caller.write_all(said.as_bytes()).context("cannot tell that we have started")?;
+    begun
+}
+
+/// Its caller's side, who has no copy of the other end any more: waits until it has begun.
+pub fn wait_for(helper: PipeReader) -> Result<()> {
+    let said = std::io::read_to_string(helper).context("cannot hear of its start")?;
+    ensure!(!said.is_empty(), "it was killed");
+    ensure!(said == STARTED, said);
+    Ok(())
+}
 
 /// Cuts the ties to who has started us: their session, directory, signals, and all files but the `kept`
 /// ones. Among these are their locks, by which they are known to live. And gives back what it has of theirs.

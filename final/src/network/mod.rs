@@ -124,7 +124,8 @@ impl Claim {
 #[derive(Debug)]
 pub struct Attachment {
     member: Member,
-    _forwarder: Option<Forwarder>,
+    /// Who copies what comes to published ports, if no rule can lead there.
+    pub forwarder: Option<Forwarder>,
     _nat6: Option<Nat6>,
     _nat: Nat,
     network: Network,
@@ -158,15 +159,7 @@ impl Attachment {
             None => None,
         };
         let (plan, held) = (plan.clone(), claim.network);
-        Ok(Self {
-            member,
-            _forwarder: forwarder,
-            _nat6: nat6,
-            _nat: nat,
-            network,
-            plan,
-            _held: held,
-        })
+        Ok(Self { member, forwarder, _nat6: nat6, _nat: nat, network, plan, _held: held })
     }
 
     /// The parent's side, while the child waits: the cable, and its name.

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::waitpid;
@@ -28,8 +28,6 @@ use crate::store::Process;
 
 /// The file in the bridge's directory that names the process.
 const FILE: &str = "names";
-/// What it says to who has started it.
-const STARTED: &str = "started";
 /// Of DNS (RFC 1035, section 4.2).
 const PORT: u16 = 53;
 /// How long another server may take to answer.
@@ -79,38 +77,29 @@ impl Names {
             ForkResult::Child => {
                 // SAFETY: as above; and _exit(2) runs no more code of ours.
                 if let Ok(ForkResult::Child) = unsafe { fork() } {
-                    self.serve(&path, &starts, &udp, &tcp);
+                    self.serve(&path, starts, &udp, &tcp);
                 }
                 // SAFETY: it ends the process at once: nothing of the caller's is dropped twice.
                 unsafe { libc::_exit(0) }
             }
         }
         drop(starts);
-        let said = std::io::read_to_string(started).context("cannot wait for the name server")?;
-        ensure!(said == STARTED, "cannot start the network's name server: {said}");
-        Ok(())
+        helper::wait_for(started).context("cannot start the network's name server")
     }
 
     /// The server's whole life: it is ended from outside.
     ///
     /// It writes its note by itself, and first: so there is none that nobody knows of, whoever is killed
     /// meanwhile. Its copy of the pool's lock keeps others away until then.
-    fn serve(&self, note: &Path, starts: &PipeWriter, udp: &UdpSocket, tcp: &TcpListener) -> ! {
+    fn serve(&self, note: &Path, starts: PipeWriter, udp: &UdpSocket, tcp: &TcpListener) -> ! {
         let begin = || -> Result<()> {
             let own = serde_json::to_vec(&Process::of(Pid::this())?)?;
-            fs::write(note, own).with_context(|| format!("cannot write {}", note.display()))
+            fs::write(note, own).with_context(|| format!("cannot write {}", note.display()))?;
+            let kept = [udp.as_raw_fd(), tcp.as_raw_fd(), starts.as_raw_fd()];
+            helper::leave_caller(&kept, c"final-names")
         };
-        let said = match begin() {
-            Ok(()) => STARTED.to_owned(),
-            Err(error) => format!("{error:#}"),
-        };
-        let mut starts = starts;
-        if starts.write_all(said.as_bytes()).is_ok() && said == STARTED {
-            // It closes the pipe, too.
-            let kept = [udp.as_raw_fd(), tcp.as_raw_fd()];
-            let left = helper::leave_caller(&kept, c"final-names");
-            let _ = left.and_then(|()| self.answer_all(udp, tcp));
-        }
+        let begun = begin();
+        let _ = helper::tell(starts, begun).and_then(|()| self.answer_all(udp, tcp));
         // SAFETY: it ends the process at once: nothing of the caller's is dropped twice.
         unsafe { libc::_exit(1) }
     }

@@ -10,7 +10,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Pid, access};
 use step01_namespaces::{pidfd_open, warn};
 
@@ -35,10 +36,11 @@ pub fn program() -> Option<PathBuf> {
 /// had is told, and no error.
 pub fn ensure(directory: &Path, spaces: &Spaces) {
     let note = directory.join(FILE);
-    if running(&note).is_none()
-        && let Some(program) = program()
-        && let Err(error) = start(&program, &note, spaces)
-    {
+    let ensure = || match program() {
+        Some(program) if running(&note)?.is_none() => start(&program, &note, spaces),
+        _ => Ok(()),
+    };
+    if let Err(error) = ensure() {
         warn(&format!("the networks have no way out: {error:#}"));
     }
 }
@@ -61,33 +63,45 @@ fn start(program: &Path, note: &Path, spaces: &Spaces) -> Result<()> {
         .with_context(|| format!("cannot run {}", program.display()))?;
     let said = String::from_utf8_lossy(&output.stderr);
     // The last of its words are the reason; before these it may tell that it has nobody to tell them to.
-    ensure!(output.status.success(), "pasta says: {}", said.lines().last().unwrap_or_default());
+    let reason = said.lines().last().unwrap_or_default();
+    ensure!(output.status.success(), "cannot start pasta ({}): {reason}", output.status);
     Ok(())
 }
 
 /// Its process, if it is there: who has the note's path among its words. A number alone could have come to
-/// mean another one.
-fn running(note: &Path) -> Option<Pid> {
-    let pid: i32 = fs::read_to_string(note).ok()?.trim().parse().ok()?;
-    let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+/// mean another one. If that cannot be read it is not gone: who took it for gone would never end it.
+fn running(note: &Path) -> Result<Option<Pid>> {
+    let read = |path: &Path| match fs::read(path) {
+        Ok(bytes) => Ok(bytes),
+        Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let number = String::from_utf8(read(note)?).unwrap_or_default();
+    let Ok(pid) = number.trim().parse() else { return Ok(None) };
+    let words = read(Path::new(&format!("/proc/{pid}/cmdline")))?;
     let ours = words.split(|&byte| byte == 0).any(|word| word == note.as_os_str().as_bytes());
-    ours.then_some(Pid::from_raw(pid))
+    Ok(ours.then_some(Pid::from_raw(pid)))
 }
 
 /// Whether it was there and has ended.
 pub fn is_missing(directory: &Path) -> bool {
     let note = directory.join(FILE);
-    note.exists() && running(&note).is_none()
+    note.exists() && matches!(running(&note), Ok(None))
 }
 
 /// Ends it, if it is there.
 pub fn stop(directory: &Path) -> Result<()> {
     let note = directory.join(FILE);
-    if let Some(pid) = running(&note)
-        && let Ok(pidfd) = pidfd_open(pid)
-        && running(&note) == Some(pid)
-    {
-        end(&pidfd).context("cannot end pasta")?;
+    if let Some(pid) = running(&note)? {
+        match pidfd_open(pid) {
+            Ok(pidfd) if running(&note)? == Some(pid) => {
+                end(&pidfd).context("cannot end pasta")?;
+            }
+            Ok(_) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(anyhow!(errno).context("cannot get hold of pasta")),
+        }
     }
     match fs::remove_file(&note) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -74,6 +74,33 @@ pub fn a_network_with_ipv6_reaches_the_world_and_is_reached(_: Who) {
     before.ensure_restored(&[]).unwrap();
 }
 
+/// In a namespace of theirs; who comes to a port comes by IPv4 to the container.
+pub fn a_plain_users_network_has_ipv6(_: Who) {
+    network(&["create", "--ipv6", "--subnet", "fd00:77::/64", "blue"]);
+    let before = Snapshot::take(&[]).unwrap();
+    let server = web("web", &["--net", "blue", "-p", "8080:80", "--ip", "10.77.1.9"]);
+    assert_eq!(address6("blue"), "fd00:77::9");
+    assert!(ask("blue", "[fd00:77::9]:80").contains("hello fd00:77::"));
+    let found = script(&["--net", "blue"], "getent ahostsv6 web").stdout;
+    assert!(found.starts_with("fd00:77::9 "), "{found}");
+    let hello = from_outside(8080);
+    assert!(hello.contains("hello ::ffff:10.77.1.1"), "{hello}");
+    assert!(get("[::1]:8080", "/").contains("hello"));
+    let ps = final_(&["ps"]).stdout;
+    assert!(ps.contains("0.0.0.0:8080->80/tcp, [::]:8080->80/tcp"), "{ps}");
+    assert_eq!(read(FORWARDING), "0", "the host's");
+    stop("web", server);
+    before.ensure_restored(&[]).unwrap();
+    network(&["rm", "blue"]);
+}
+
+pub fn pasta_is_the_way_out_with_ipv6(_: Who) {
+    network(&["create", "--ipv6", "blue"]);
+    let out = ask("blue", &format!("[{SERVER6}]:80"));
+    assert!(out.contains(&UPLINK6.to_string()), "{out}");
+    network(&["rm", "blue"]);
+}
+
 pub fn networks_with_ipv6_are_closed_to_each_other(_: Who) {
     network(&["create", "--ipv6", "blue"]);
     network(&["create", "--ipv6", "green"]);

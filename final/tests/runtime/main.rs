@@ -172,6 +172,8 @@ static TESTS: &[Test] = &[
     test!(a_network_with_ipv6_reaches_the_world_and_is_reached, [Root, LabRoot]),
     test!(networks_with_ipv6_are_closed_to_each_other, [Root, LabRoot]),
     test!(ipv6_is_set_back_to_what_it_was, [Root, LabRoot]),
+    test!(a_plain_users_network_has_ipv6, [Plain]),
+    test!(pasta_is_the_way_out_with_ipv6, [Plain], tools["pasta", "/dev/net/tun"]),
     // names.rs
     test!(containers_find_each_other_by_name, [Root, LabRoot]),
     test!(other_questions_go_to_whom_the_host_asks, [Root, LabRoot]),
@@ -186,6 +188,7 @@ static TESTS: &[Test] = &[
     test!(what_is_killed_in_a_users_namespace_is_replaced_or_cleaned_up, [Plain]),
     test!(who_come_at_once_are_in_one_namespace, [Plain]),
     test!(a_plain_users_ports_are_published, [Plain]),
+    test!(who_copies_for_a_port_is_replaced_when_killed, [Plain]),
     test!(what_goes_through_a_plain_users_port_is_whole, [Plain], tools["python3"]),
     // networks.rs
     test!(a_network_is_made_listed_shown_and_removed, [Root, LabRoot]),

@@ -204,11 +204,9 @@ pub fn a_plain_users_ports_are_published(_: Who) {
     );
     let refused = script(&["--net", "bridge", "-p", "80:80"], "true");
     assert!(refused.stderr.contains("the port 80 is root's"), "{refused:?}");
-    let forwarder = crate::children(monitor("web")).into_iter();
-    let name = |pid: &Pid| read(format!("/proc/{pid}/comm"));
-    let forwarder = forwarder.filter(|pid| name(pid).trim() == "final-ports").collect::<Vec<_>>();
     // Of its starter it has nothing: no file, no lock.
-    let files = || fs::read_dir(format!("/proc/{}/fd", forwarder[0])).unwrap().count();
+    let forwarder = forwarder("web").expect("it is there");
+    let files = || fs::read_dir(format!("/proc/{forwarder}/fd")).unwrap().count();
     eventually("input, output, errors, three ports, one UDP client", || files() == 7);
     assert_eq!(final_(&["rm", "-f", "web"]).status, Some(0));
     assert!(get("127.0.0.1:8080", "/").starts_with("error"));
@@ -223,6 +221,29 @@ pub fn a_plain_users_ports_are_published(_: Who) {
     kill_with_monitor(&mut runtime);
     eventually("it is gone", || get("127.0.0.1:8080", "/").starts_with("error"));
     assert_eq!(final_(&["gc"]).status, Some(0));
+}
+
+/// Who copies what comes to a container's ports.
+fn forwarder(name: &str) -> Option<Pid> {
+    let comm = |pid: &Pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let is_it = |pid: &Pid| comm(pid).trim() == "final-ports";
+    crate::children(monitor(name)).into_iter().find(is_it)
+}
+
+pub fn who_copies_for_a_port_is_replaced_when_killed(_: Who) {
+    let volume = probe_volume();
+    let options = ["--net", "bridge", "-p", "8080:80", "-v", &volume];
+    let runtime = start("web", &options, &["/probe", "@serve", "0.0.0.0:80"]);
+    eventually("it serves", || get("127.0.0.1:8080", "/").contains("hello"));
+    for _ in 0..3 {
+        let killed = forwarder("web").expect("it is there");
+        kill_process(killed);
+        eventually("another one", || forwarder("web").is_some_and(|other| other != killed));
+        let answer = get("127.0.0.1:8080", "/");
+        assert!(answer.contains("hello"), "{answer}");
+    }
+    stop("web", runtime);
+    assert!(get("127.0.0.1:8080", "/").starts_with("error"));
 }
 
 /// Much, in both directions at once, and the end of one of them before the other's.
