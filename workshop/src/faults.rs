@@ -5,9 +5,9 @@
 //! the call happen, or answer in its place with an error, or kill who made it. The program knows
 //! nothing of it, so what is tested is what is shipped.
 //!
-//! The processes (who was started, the container's monitor, the container's first process before its exec,
-//! and the monitor's helpers) are told apart, and the calls of each are numbered from 1. Each does its work in
-//! the same order every time; how they interleave, nobody can say.
+//! The three processes (who was started, the container's monitor, and the container's first process
+//! before its exec) are told apart, and the calls of each are numbered from 1. Each does its work in the
+//! same order every time; how they interleave, nobody can say.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -45,18 +45,15 @@ const CALLS: &str = "
     setns setpgid setresgid setresuid setrlimit setsid setsockopt setuid signalfd4 socket socketpair
     statx symlink symlinkat truncate umount2 unlink unlinkat unshare vfork waitid write";
 
-/// Which of the processes.
+/// Which of the three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The program that was started.
     Runtime,
     /// Its child, which stays with the container.
     Monitor,
-    /// The child of that one, up to the exec.
+    /// The child of that one, up to the exec; and before it a child that only helps to make it.
     Container,
-    /// What else the monitor forks: who makes namespaces, the name server, who copies what comes to ports; each
-    /// until it has a name of its own, or another program.
-    Helper,
 }
 
 /// What happens at a call.
@@ -122,9 +119,8 @@ pub fn run(mut command: Command, fault: Option<(Point, Fault)>, waiting: impl Fn
         runtime: None,
         monitor: None,
         container: None,
-        has_helpers: false,
         executed: false,
-        counts: [0; 4],
+        counts: [0; 3],
         hit: None,
     };
     let (hit, outlived) = watcher.serve(waiting, &finisher);
@@ -199,16 +195,14 @@ struct Watcher {
     runtime: Option<Pid>,
     monitor: Option<Pid>,
     container: Option<Pid>,
-    /// Whether there were others, which may outlive these three.
-    has_helpers: bool,
     /// Whether the container's program runs: its calls do not count.
     executed: bool,
-    counts: [usize; 4],
+    counts: [usize; 3],
     hit: Option<Call>,
 }
 
 impl Watcher {
-    /// Answers until all processes with the filter have ended, or only helpers are left.
+    /// Answers until all processes with the filter have ended.
     fn serve<T>(mut self, waiting: impl FnOnce(), runtime: &JoinHandle<T>) -> (Option<Call>, bool) {
         let (mut waiting, mut ended, mut outlived) = (Some(waiting), None, false);
         loop {
@@ -225,11 +219,6 @@ impl Watcher {
                 // The filter goes before its files and locks do.
                 self.monitor.into_iter().for_each(wait_for_end);
                 return (self.hit, outlived);
-            } else if self.has_helpers && runtime.is_finished() && self.are_gone() {
-                self.monitor.into_iter().for_each(wait_for_end);
-                let hit = self.hit.take();
-                spawn(|| self.serve_helpers());
-                return (hit, outlived);
             }
             // The runtime has ended when its outputs are read, or they are still held by its child.
             if runtime.is_finished() || self.runtime.is_some_and(is_gone) {
@@ -244,25 +233,6 @@ impl Watcher {
                     outlived = must_end;
                     let _ = kill(container, Signal::SIGKILL);
                 }
-            }
-        }
-    }
-
-    /// Whether all are whom we wait for.
-    fn are_gone(&self) -> bool {
-        [self.runtime, self.monitor, self.container].into_iter().flatten().all(is_gone)
-    }
-
-    /// Answers those who are left, until they are ended, too: without us each of their calls would fail.
-    fn serve_helpers(mut self) {
-        self.fault = None;
-        loop {
-            let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
-            let _ = poll(&mut fds, PollTimeout::NONE);
-            match fds[0].revents() {
-                Some(events) if events.contains(PollFlags::POLLIN) => drop(self.answer()),
-                Some(events) if events.contains(PollFlags::POLLHUP) => return,
-                _ => {}
             }
         }
     }
@@ -318,23 +288,12 @@ impl Watcher {
             Some(Role::Monitor)
         } else if self.executed {
             None
-        } else if self.container == Some(pid) {
-            Some(Role::Container)
         } else {
-            self.role_of_child(pid)
-        }
-    }
-
-    /// Which of the monitor's children it is: only the container's is in a pid namespace of its own.
-    fn role_of_child(&mut self, pid: Pid) -> Option<Role> {
-        let (own, monitors) = (Identity::of(pid)?, Identity::of(self.monitor?)?);
-        if own.name != monitors.name {
-            None
-        } else if own.depth > monitors.depth {
-            (*self.container.get_or_insert(pid) == pid).then_some(Role::Container)
-        } else {
-            self.has_helpers = true;
-            Some(Role::Helper)
+            // One that is there no longer was a helper's process: its calls are the container's first.
+            if self.container.is_none_or(|known| known != pid && is_gone(known)) {
+                self.container = Some(pid);
+            }
+            (self.container == Some(pid)).then_some(Role::Container)
         }
     }
 
@@ -350,22 +309,6 @@ impl Watcher {
 /// Whether it has ended, waited for or not.
 fn is_gone(pid: Pid) -> bool {
     File::open(format!("/proc/{pid}/exe")).is_err()
-}
-
-/// By what one knows a process from outside.
-struct Identity {
-    name: String,
-    /// In how many pid namespaces it is.
-    depth: usize,
-}
-
-impl Identity {
-    fn of(pid: Pid) -> Option<Self> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = |key| status.lines().find_map(|line| line.strip_prefix(key));
-        let name = line("Name:")?.trim().to_owned();
-        Some(Self { name, depth: line("NSpid:")?.split_whitespace().count() })
-    }
 }
 
 fn name_of(data: &seccomp_data) -> &'static str {

@@ -26,8 +26,6 @@ static TESTS: &[Test] = &[
     test!(the_only_container_killed_at_any_call_is_cleaned_up, [Root, LabRoot, Plain]),
     test!(a_remapped_container_reports_and_undoes, [Root], IdMaps),
     test!(a_remapped_container_killed_at_any_call_is_cleaned_up, [Root], IdMaps),
-    test!(in_a_users_network_a_call_that_fails_is_undone, [Plain], tools["pasta", "/dev/net/tun"]),
-    test!(in_a_users_network_a_kill_is_cleaned_up, [Plain], tools["pasta", "/dev/net/tun"]),
     test!(two_and_eight_at_once_are_apart, [Root, LabRoot]),
 ];
 
@@ -57,20 +55,6 @@ fn a_remapped_container_reports_and_undoes(who: Who) {
 
 fn a_remapped_container_killed_at_any_call_is_cleaned_up(who: Who) {
     Walk::remapped(who).of(Fault::Kill);
-}
-
-fn in_a_users_network_a_call_that_fails_is_undone(_: Who) {
-    in_a_users_network(Fault::Error);
-}
-
-fn in_a_users_network_a_kill_is_cleaned_up(_: Who) {
-    in_a_users_network(Fault::Kill);
-}
-
-fn in_a_users_network(fault: Fault) {
-    assert_eq!(final_(&["network", "create", "blue"]).status, Some(0));
-    Walk::in_users_network().of(fault);
-    assert_eq!(final_(&["network", "rm", "blue"]).status, Some(0));
 }
 
 /// Twenty times a number of containers that come and leave at once, each with a port of its own.

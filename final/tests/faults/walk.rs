@@ -22,8 +22,6 @@ const LEAST: usize = 450;
 /// With this variable a walk stops at every call, which takes a minute; without, at one in [`STRIDE`].
 const EVERY_CALL: &str = "WORKSHOP_EVERY_CALL";
 const STRIDE: usize = 25;
-/// A run with a network namespace of its own takes a third of a second: of its calls one in so many is tried.
-const NETWORK_STRIDE: usize = 50;
 /// What comes after a monitor that was killed, in turn: each has to clean up.
 const NEXT: [&str; 3] = ["ps", "gc", "run --rm --net none host true"];
 /// The first thing that a child does, as a call's object.
@@ -38,8 +36,6 @@ pub struct Walk {
     /// A container that has to stay as it is. Without it the bridge, the firewall table, the switches
     /// and the unpacked image come and go each time.
     other: Option<Running>,
-    /// Whether the image is unpacked each time.
-    unpack: bool,
     /// How a run ends without a fault.
     normal: Outcome,
     before: Snapshot,
@@ -84,20 +80,11 @@ impl Walk {
         }
     }
 
-    /// The only one in its user's network namespace, which comes and goes each time with all that is in it:
-    /// the bridge, the name server, the way out, and who copies what comes to the port.
-    pub fn in_users_network() -> Self {
-        let options = "-i --hostname box --net blue --ip 10.77.1.99 -p 8080:80";
-        Self { unpack: false, ..Self::new(Who::Plain, options, None) }
-    }
-
     fn new(who: Who, options: &'static str, other: Option<Running>) -> Self {
         let before = Snapshot::take(&[]).expect("a snapshot");
         let normal = Outcome { status: None, stdout: String::new(), stderr: String::new() };
         let options = options.split(' ').collect();
-        let unpack = other.is_none();
-        let wrong = Vec::new();
-        let mut walk = Self { who, options, other, unpack, normal, before, _ids: None, wrong };
+        let mut walk = Self { who, options, other, normal, before, _ids: None, wrong: Vec::new() };
         walk.normal = walk.run(None).outcome;
         assert_eq!(walk.normal.status, STATUS, "{:?}", walk.normal);
         walk.before.ensure_restored(&[]).expect("the host as before");
@@ -106,13 +93,9 @@ impl Walk {
 
     /// Puts the fault at each call, until a run has not come so far, twice.
     pub fn of(mut self, fault: Fault) {
-        let stride = match env::var_os(EVERY_CALL) {
-            _ if self.other.is_none() && !self.unpack => NETWORK_STRIDE,
-            Some(_) => 1,
-            None => STRIDE,
-        };
+        let stride = if env::var_os(EVERY_CALL).is_some() { 1 } else { STRIDE };
         let mut walked = 0;
-        for role in [Role::Runtime, Role::Monitor, Role::Container, Role::Helper] {
+        for role in [Role::Runtime, Role::Monitor, Role::Container] {
             let (mut number, mut not_reached) = (1, 0);
             while not_reached < 2 {
                 let watched = self.run(Some((Point { role, number }, fault)));
@@ -142,7 +125,7 @@ impl Walk {
     }
 
     fn run(&self, fault: Option<(Point, Fault)>) -> Watched {
-        if self.unpack {
+        if self.other.is_none() {
             let state = match self.who {
                 Who::Plain | Who::User => env::var("XDG_RUNTIME_DIR").expect("the user's"),
                 Who::Root | Who::LabRoot => "/run".to_owned(),
@@ -196,18 +179,6 @@ impl Walk {
                 self.ensure_restored(call, "");
             }
             Role::Container => self.wrong(call, &format!("{outcome:?}")),
-            // Without it there is no container; or another one takes its place, or there is a warning.
-            Role::Helper => {
-                let told = told(outcome);
-                let is_clear = told.iter().all(|line| line.contains("cannot "));
-                match outcome.status {
-                    Some(125) if may_be_unclear(call).is_some() => {}
-                    Some(125) if !told.is_empty() && is_clear => {}
-                    STATUS if shown(outcome) == shown(&self.normal) && is_clear => {}
-                    _ => self.wrong(call, &format!("{outcome:?}")),
-                }
-                self.ensure_restored(call, "");
-            }
         }
     }
 
@@ -309,16 +280,6 @@ fn may_be_ignored(call: &Call) -> Option<&'static str> {
         "access" if call.object == "/proc/self/exe" => {
             "may we write it? If that is unknown, we may"
         }
-        "openat" | "read" if call.role == Role::Runtime && call.object.ends_with("/names") => {
-            "is the name server there? If that is unknown, it is not, and the sweep looks"
-        }
-        "rt_sigprocmask" if call.role == Role::Helper => {
-            "the C library holds signals back while it forks or starts a thread"
-        }
-        "prlimit64" if call.role == Role::Monitor && call.object == "7" => {
-            "the C library's posix_spawn asks how large the number of a file can be (RLIMIT_NOFILE)"
-        }
-        "access" if call.object.ends_with("/pasta") => "is it there? If that is unknown, it is not",
         "accept4" if call.role == Role::Monitor => {
             "has anybody come? At the end nobody is waited for"
         }
@@ -360,10 +321,10 @@ fn is_usage(path: &str) -> bool {
 /// Why the error may be another than the call's own, if it may.
 fn may_be_unclear(call: &Call) -> Option<&'static str> {
     Some(match (call.role, call.name) {
-        (Role::Container | Role::Helper, "prctl") if call.object == PR_SET_PDEATHSIG => {
+        (Role::Container, "prctl") if call.object == PR_SET_PDEATHSIG => {
             "it dies while its parent works for it, which tells what it sees"
         }
-        (Role::Container | Role::Helper, "recvmsg") => "the same",
+        (Role::Container, "recvmsg") => "the same",
         (Role::Runtime | Role::Monitor, "recvfrom") => {
             "a connection that cannot be read is closed, and that is what the other side tells"
         }
