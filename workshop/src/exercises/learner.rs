@@ -301,8 +301,9 @@ This is the workshop's code with holes in it. You fill them, and what runs is yo
 
 - `cargo workshop check` tells what is next, and what the kernel thinks of it.
 - `cargo workshop hint` helps, three times for each exercise; `solve` gives the answer.
-- `cargo workshop lab` is a throw-away machine to try things in.
-- `cargo run -p final -- run` is your runtime.
+- `cargo workshop lab` is a throw-away host to try things in; but files in it are your own.
+- `cargo run -p final -- run` is your runtime. Try it as a plain user, or in a lab: as root outside of one it
+  works on the machine's real network.
 
 Write between the lines `// ANCHOR: ex-...` and `// ANCHOR_END: ex-...`, and leave those two in
 their places. This is a git repository of its own: look at its log, use it.

@@ -48,7 +48,8 @@ pub const QUESTIONS: [Question; 5] = [
                beginning to end. What happens?",
         options: ["it is killed", "it reads to the end", "read(2) fails: out of memory"],
         experiment: "cd \"$XDG_RUNTIME_DIR\" && file=${TMPDIR:-/var/tmp}/workshop-predict-$$
-            head -c 62914560 /dev/zero >\"$file\"
+            head -c 62914560 /dev/zero >\"$file\" && sync \"$file\"
+            dd if=\"$file\" iflag=nocache count=0 2>/dev/null # out of the page cache: it is charged once
             step02-cgroups --memory 20m sh -c \"cat '$file' | wc -c\"; status=$?
             rm \"$file\"; echo \"exit status $status\"
             case $status in 0) echo b;; 137) echo a;; *) echo c;; esac",
