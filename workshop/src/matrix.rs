@@ -66,10 +66,10 @@ const TOO_SLOW: [(&str, &str, &str); 7] = [
 
 /// Kernel (whether it is Debian's), user, and how many tests there are at least.
 const CELLS: [(bool, User, usize); 4] = [
-    (false, User::Root, 420),
-    (false, User::Plain, 560),
-    (true, User::Root, 360),
-    (true, User::Plain, 520),
+    (false, User::Root, 435),
+    (false, User::Plain, 585),
+    (true, User::Root, 375),
+    (true, User::Plain, 540),
 ];
 
 /// What a cell's first line begins with.
