@@ -48,15 +48,23 @@ pub fn original(exercise: &Exercise) -> Result<Place> {
     Place::find(reference(), exercise.id)
 }
 
+fn is_learners(directory: &Path) -> bool {
+    directory.join(NOTE).exists()
+}
+
+/// The learner's workspace that this directory is, or is in.
+fn workspace_around(directory: &Path) -> Option<&Path> {
+    directory.ancestors().find(|directory| is_learners(directory))
+}
+
 impl Learner {
     /// The workspace that we are in, or else my-container/ in the clone.
     pub fn find() -> Result<Self> {
         let here = std::env::current_dir().context("the current directory is gone")?;
-        let is_learners = |path: &&Path| path.join(NOTE).exists();
-        let found = here.ancestors().find(is_learners).map(Path::to_owned);
-        let found = found
-            .or_else(|| Some(reference().join(DIRECTORY)).filter(|d| is_learners(&d.as_path())));
+        let in_clone = reference().join(DIRECTORY);
+        let found = workspace_around(&here).or_else(|| Some(&*in_clone).filter(|d| is_learners(d)));
         let directory = found
+            .map(Path::to_owned)
             .context("there is no workspace of yours yet: make it with `cargo workshop start`")?;
         Ok(Self { directory })
     }
@@ -70,7 +78,7 @@ impl Learner {
             directory.display()
         );
         let within = std::path::absolute(directory)?;
-        if let Some(other) = within.ancestors().skip(1).find(|path| path.join(NOTE).exists()) {
+        if let Some(other) = within.parent().and_then(workspace_around) {
             bail!(
                 "{} is your workspace already: go on there, with cargo workshop check",
                 other.display()

@@ -320,16 +320,20 @@ fn progress(learner: &Learner) -> Result<()> {
     for exercise in all() {
         let record = records.get(exercise.id).copied().unwrap_or_default();
         let (state, minutes) = match (record.done, record.given) {
-            (Some(_), false) => ("done", record.minutes.to_string()),
-            (Some(_), true) => ("done, with the answer", record.minutes.to_string()),
-            (None, true) => ("given", "-".into()),
-            (None, false) => ("", "-".into()),
+            (Some(_), answered) => {
+                done += 1;
+                let state = if answered { "done, with the answer" } else { "done" };
+                (state, record.minutes.to_string())
+            }
+            (None, true) => {
+                given += 1;
+                ("given", "-".into())
+            }
+            (None, false) => {
+                planned += exercise.minutes;
+                ("", "-".into())
+            }
         };
-        match (record.done, record.given) {
-            (Some(_), _) => done += 1,
-            (None, true) => given += 1,
-            (None, false) => planned += exercise.minutes,
-        }
         let Exercise { id, title, minutes: plan, .. } = exercise;
         println!("{id:<5} {title:<46} {plan:>7} {minutes:>7} {:>5}  {state}", record.hints);
     }
