@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::lab::{self, Who};
@@ -109,12 +109,8 @@ fn open_lab(plain: bool, join: Option<i32>, mut words: Vec<OsString>) -> Result<
     if shell {
         words.push(std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into()));
     }
-    // The programs of the workshop, without a directory before their names.
-    let own = std::env::current_exe().context("cannot find our own program")?;
-    let built = own.parent().context("our program is nowhere")?;
-    let before = std::env::var_os("PATH").unwrap_or_default();
-    let path = [built.to_owned(), built.join("examples")];
-    let path = std::env::join_paths(path.into_iter().chain(std::env::split_paths(&before)))?;
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    let path = lab::path_before(&path)?;
     let inside = move || {
         if shell {
             lab::greet();

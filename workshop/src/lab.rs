@@ -1,6 +1,6 @@
 //! The namespaces of a lab, and who one is in it.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -197,6 +197,22 @@ pub fn join(caller: i32, who: Who, inside: impl FnOnce() -> i32) -> Result<ExitS
             std::process::exit(inside())
         }
     }
+}
+
+/// A PATH for in a lab: the workshop's programs, also where who may not see the clone has them ([`PROGRAMS`]),
+/// and behind them `others`.
+pub fn path_before(others: &OsStr) -> Result<OsString> {
+    let program = std::env::current_exe().context("cannot find our own program")?;
+    let build = program.parent().context("our own program is nowhere")?;
+    let mut path = OsString::new();
+    for programs in [Path::new(PROGRAMS), build] {
+        for directory in [programs, &programs.join("examples")] {
+            path.push(directory);
+            path.push(":");
+        }
+    }
+    path.push(others);
+    Ok(path)
 }
 
 /// The processes that wait for a lab of ours: only their children are in its PID namespace.

@@ -91,7 +91,6 @@ impl Session {
 
     fn open_terminal(&self, number: u32) -> Result<Terminal> {
         let workshop = std::env::current_exe().context("cannot find our own program")?;
-        let build = workshop.parent().context("our own program is nowhere")?;
         let mut command = Command::new("bash");
         if self.prompt != Prompt::Machine {
             command = Command::new(&workshop);
@@ -106,15 +105,11 @@ impl Session {
             command.args(["--", "bash"]);
         }
         command.args(["--norc", "--noediting", "-i"]);
-        let mut path = String::new();
-        for programs in [lab::PROGRAMS.as_ref(), build] {
-            path += &format!("{0}:{0}/examples:", programs.display());
-        }
-        path += "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         command
             .current_dir(super::workspace())
             .env_clear()
-            .env("PATH", path)
+            .env("PATH", lab::path_before(system.as_ref())?)
             .env("TERM", "dumb")
             .env("HOME", "/tmp");
         command.env("LC_ALL", "C.UTF-8").env("SHELL", "/bin/bash");
